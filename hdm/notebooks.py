@@ -239,7 +239,6 @@ def _run_papermill(name: str, parameters: dict[str, Any], output: Path, root: Pa
 
     notebook = read_notebook(name, root)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata.setdefault("papermill", {})
     with _kernel_environment(root):
         executed = papermill.execute_notebook(
             notebook,

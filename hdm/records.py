@@ -61,6 +61,11 @@ def read_run(folder: Path | str) -> dict[str, Any]:
         raise InputError(
             f"run record {path} is not of schema {SCHEMA}: use the version of hdm that wrote it, or delete its folder"
         )
+    missing = [name for name in ("run_id", "key", "profile", "started") if name not in record]
+    if missing:
+        raise InputError(
+            f"run record {path} has no {missing[0]!r}: restore it from version control or delete its folder"
+        )
     return record
 
 
@@ -79,10 +84,11 @@ def read_runs(directory: Path | str = RUNS, profile: str | None = None) -> pd.Da
     Columns: the record's own (run_id, profile, commit, ...), then settings, data, hardware, versions and results under
     their own names with those prefixes left out where they are unambiguous: `settings.loss` is column `loss`.
     """
-    folders = sorted(Path(directory).glob(f"{profile or '*'}/*/run.json"))
+    # A name that begins with a dot is a record that was never finished.
+    folders = sorted(Path(directory).glob(f"{profile or '*'}/[!.]*/run.json"))
     rows = [_flat(read_run(path.parent)) | {"folder": str(path.parent)} for path in folders]
     table = pd.DataFrame(rows)
-    return table.sort_values("started", ignore_index=True) if rows else table
+    return table.sort_values("started", ignore_index=True, kind="stable") if rows else table
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +102,11 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Where a run comes from: commit (`unknown` outside of a checkout), uncommitted changes, versions, hardware."""
+    # An installed package may lie within a checkout of something else, such as the .venv of another project.
+    own = bool(_git("ls-files", Path(__file__).name))
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": _git("rev-parse", "HEAD") if own else "unknown",
+        "dirty": own and bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {
             "machine": platform.machine(),
@@ -135,3 +143,38 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def newest_runs(profile: str, directory: Path | str = RUNS) -> pd.DataFrame:
+    """The newest record of each (loss, warm start, seed) of a profile, in the order of their first runs."""
+    table = read_runs(directory, profile)
+    if not len(table):
+        return table
+    return table.drop_duplicates(["loss", "warm_start", "seed"], keep="last").reset_index(drop=True)
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `read_runs` as the book shows them: what was run, on what and where, and the scores. Values are not changed."""
+    columns = {
+        "profile": runs["profile"],
+        "data": runs["data_source"],
+        "boxes": runs["data_boxes"],
+        "loss": runs["loss"],
+        "warm start": runs["warm_start"],
+        "decoder": runs["decoder"],
+        "seed": runs["seed"],
+        "epochs": runs["epochs"],
+        "pixel error": runs["error_px"].round(2),
+        "median": runs["median_error_px"].round(2),
+        "PCK@0.1": runs["PCK@0.1"].round(3),
+        "OKS-AP": runs["AP"].round(3),
+        "AP75": runs["AP75"].round(3),
+        "minutes": (runs["seconds"] / 60).round(1),
+        "machine": [gpu or f"{cpu}, {cores} cores" for gpu, cpu, cores in _machines(runs)],
+        "commit": [commit[:8] + ("+" if dirty else "") for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)],
+    }
+    return pd.DataFrame(columns)
+
+
+def _machines(runs: pd.DataFrame) -> zip:
+    return zip(runs["hardware_gpu"], runs["hardware_cpu"], runs["hardware_cores"], strict=True)

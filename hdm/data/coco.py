@@ -21,11 +21,14 @@ from hdm.pixels import PADDING
 
 KINDS = ("coco", "synthetic")
 PARTS = {"train": "train2017", "val": "val2017"}
+PERSON = 1  # COCO's id of the category person
+# What every annotation must have: the crops need some of it, COCO's evaluation the rest.
+FIELDS = ("id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints", "area", "iscrowd")
 
 
 @dataclass(frozen=True)
 class Person:
-    """One annotated person: where the picture is, the box, and the joints in image pixels (0 visible = not labelled)."""
+    """One annotated person: where the picture is, the box, the joints in image pixels (visible 0: not labelled)."""
 
     annotation_id: int
     image_id: int
@@ -60,8 +63,9 @@ class PersonData:
 def load_persons(source: str, part: str) -> PersonData:
     """Reads a part (`train` or `val`) of `coco:DIR` or `synthetic:DIR`.
 
-    Left out, and counted: crowds, persons without a labelled joint, and persons none of whose joints lies within the box
-    enlarged as for a crop: nothing can be learnt from their crops. Raises InputError where a folder, file, key, id or image is missing or does not fit.
+    Left out, and counted: crowds, persons without a labelled joint, and persons none of whose joints lies within the
+    box enlarged as for a crop: nothing can be learnt from their crops. Raises InputError where a folder, file, key, id
+    or image is missing or does not fit, and where a value is of the wrong kind.
     """
     kind, _, place = source.partition(":")
     if kind not in KINDS or not place:
@@ -81,12 +85,16 @@ def load_persons(source: str, part: str) -> PersonData:
     skipped = {"crowd": 0, "no labelled joint": 0, "no joint near the box": 0}
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')} in {annotation_file}"
-        if annotation.get("iscrowd"):
+        _check_annotation(annotation, images, where)
+        joints, visible = _joints(annotation, skeleton, where)
+        if annotation["iscrowd"]:
             skipped["crowd"] += 1
-        elif not any(_field(annotation, "keypoints", where)[2::3]):
+        elif not visible.any():
             skipped["no labelled joint"] += 1
         else:
-            person = _person(annotation, images, skeleton, where)
+            image_id = annotation["image_id"]
+            box = _box(annotation, where)
+            person = Person(annotation["id"], image_id, images[image_id], box, joints, visible)
             if _joint_near_box(person):
                 persons.append(person)
             else:
@@ -108,7 +116,8 @@ def _read_json(path: Path) -> tuple[dict, str]:
     except ValueError as error:
         raise InputError(f"annotation file {path} is not valid JSON ({error}): fetch or generate it again") from error
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f"annotation file {path} has no list {key!r}: give a COCO keypoint annotation file")
     return content, hashlib.sha256(raw).hexdigest()
 
@@ -117,9 +126,11 @@ def _skeleton(content: dict, path: Path) -> Skeleton:
     """The COCO skeleton, after a look that the file's person category names the same joints."""
     for category in content["categories"]:
         if "keypoints" in category:
-            if tuple(category["keypoints"]) != COCO.names:
+            if category["keypoints"] != list(COCO.names):
+                raise InputError(f"{path} names other joints than COCO's 17, or in another order: not supported yet")
+            if category.get("id") != PERSON:
                 raise InputError(
-                    f"{path} names other joints than COCO's 17 ({len(category['keypoints'])} joints): not supported yet"
+                    f"{path} gives the category with keypoints the id {category.get('id')}, not {PERSON}: renumber it"
                 )
             return COCO
     raise InputError(f"no category of {path} has 'keypoints': give person_keypoints_*.json, not instances_*.json")
@@ -129,33 +140,59 @@ def _images(content: dict, folder: Path, path: Path) -> dict[int, Path]:
     """Image id -> file, each looked for once."""
     if not folder.is_dir():
         raise InputError(f"image directory {folder} is not there: it belongs beside {path.parent}")
-    images = {}
+    images: dict[int, Path] = {}
     present = {entry.name for entry in folder.iterdir()}
     for image in content["images"]:
-        name = _field(image, "file_name", f"image {image.get('id')} in {path}")
+        where = f"image {image.get('id')} in {path}"
+        name = str(_field(image, "file_name", where))
         if name not in present:
             raise InputError(
                 f"image {folder / name} is missing: it is listed in {path}; fetch or generate the data again"
             )
-        images[_field(image, "id", f"image {name} in {path}")] = folder / name
+        image_id = _id(image, "id", where)
+        if image_id in images:
+            raise InputError(f"{path} lists image id {image_id} twice ({images[image_id].name}, {name}): renumber one")
+        images[image_id] = folder / name
     return images
 
 
-def _person(annotation: dict, images: dict[int, Path], skeleton: Skeleton, where: str) -> Person:
-    keypoints = annotation["keypoints"]
-    if len(keypoints) != 3 * skeleton.joints:
-        raise InputError(f"{where} has {len(keypoints)} keypoint numbers, not {3 * skeleton.joints}: mend or drop it")
-    image_id = _field(annotation, "image_id", where)
+def _check_annotation(annotation: dict, images: dict[int, Path], where: str) -> None:
+    """Looks that an annotation has every field, and an image and a category that the file knows."""
+    for field in FIELDS:
+        _field(annotation, field, where)
+    _id(annotation, "id", where)
+    image_id = _id(annotation, "image_id", where)
     if image_id not in images:
-        raise InputError(f"{where} belongs to image id {image_id!r}, which the file does not list: mend or drop it")
-    box = tuple(float(value) for value in _field(annotation, "bbox", where))
-    if len(box) != 4 or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
-        raise InputError(f"{where} has the box {list(box)}, which has no area: mend or drop it")
-    rows = np.asarray(keypoints, dtype=np.float64).reshape(-1, 3)
-    visible = (rows[:, 2] > 0).astype(np.float32)
-    if not np.isfinite(rows[visible > 0]).all():
+        raise InputError(f"{where} belongs to image id {image_id}, which the file does not list: mend or drop it")
+    if annotation["category_id"] != PERSON:
+        raise InputError(
+            f"{where} belongs to category id {annotation['category_id']!r}, not {PERSON}, the persons': mend or drop it"
+        )
+
+
+def _joints(annotation: dict, skeleton: Skeleton, where: str) -> tuple[Float[ndarray, "K 2"], Float[ndarray, "K"]]:
+    """Joints (K, 2) in image pixels and which of them are labelled (K,)."""
+    keypoints = _numbers(annotation, "keypoints", where)
+    if keypoints.shape != (3 * skeleton.joints,):
+        raise InputError(f"{where} has {keypoints.size} keypoint numbers, not {3 * skeleton.joints}: mend or drop it")
+    rows = keypoints.reshape(-1, 3)
+    visible = rows[:, 2] > 0
+    if not np.isfinite(rows[visible]).all():
         raise InputError(f"{where} has a labelled joint with NaN or infinite coordinates: mend or drop it")
-    return Person(_field(annotation, "id", where), image_id, images[image_id], box, rows[:, :2], visible)  # type: ignore[arg-type]
+    return rows[:, :2], visible.astype(np.float32)
+
+
+def _box(annotation: dict, where: str) -> tuple[float, float, float, float]:
+    """The person box, after a look that it and the person have an area."""
+    box = _numbers(annotation, "bbox", where)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
+        raise InputError(f"{where} has the box {annotation['bbox']}, which has no area: mend or drop it")
+    # COCO's similarity divides by the area: with 0 every joint would be wrong, however near.
+    area = _numbers(annotation, "area", where)
+    if area.shape != () or not 0 < area < np.inf:
+        raise InputError(f"{where} has the area {annotation['area']}, which is not positive: mend or drop it")
+    x, y, width, height = box.tolist()
+    return x, y, width, height
 
 
 def _joint_near_box(person: Person) -> bool:
@@ -169,3 +206,16 @@ def _field(entry: dict, key: str, where: str):
     if key not in entry:
         raise InputError(f"{where} has no {key!r}: give a COCO keypoint annotation file")
     return entry[key]
+
+
+def _id(entry: dict, key: str, where: str) -> int:
+    if not isinstance(entry.get(key), int):
+        raise InputError(f"{where} has the {key} {entry.get(key)!r}: ids are whole numbers")
+    return entry[key]
+
+
+def _numbers(entry: dict, key: str, where: str) -> Float[ndarray, "*n"]:
+    try:
+        return np.asarray(entry[key], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} has a {key} that is not made of numbers: mend or drop it") from error

@@ -95,9 +95,11 @@ def read_image(person: Person) -> UInt8[ndarray, "rows columns 3"]:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"image {path} can't be read ({error.strerror}): fetch or generate the data again") from error
+    # As the official code does: annotations are in the stored pixels, whatever turn the file's EXIF entry asks for.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     # OpenCV fills the missing part of a truncated JPEG with grey and says nothing, so look for the end marker.
     cut_short = raw[:2] == b"\xff\xd8" and b"\xff\xd9" not in raw[-1024:]
-    image = None if cut_short or not raw else cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    image = None if cut_short or not raw else cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
     if image is None or image.size == 0:
         reason = "is cut short" if cut_short else "is not an image"
         raise InputError(f"image {path} {reason} ({len(raw)} bytes): fetch or generate it again")

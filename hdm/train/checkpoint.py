@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, so that a run that is stopped at any moment goes on from its last epoch."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise InputError(
             f"checkpoint {path} can't be written ({error}): free space or choose another directory"
         ) from error

@@ -1,0 +1,140 @@
+"""The `hdm` command: each subcommand calls one public function.
+
+Bad input ends with one sentence on standard error and exit status 2.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hdm.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line (that of the process by default) and returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except InputError as error:
+        print(f"hdm {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"hdm {options.command}: stopped", file=sys.stderr)
+        return 130
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from hdm.data.synthetic import make_synthetic
+
+    root = make_synthetic(options.directory, images=options.images, seed=options.seed)
+    print(f"{root}: ready; use it as synthetic:{root}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from hdm.data import prepare_data
+    from hdm.notebooks import parse_parameters
+    from hdm.project import load_profile
+    from hdm.train import TrainConfig, run_configs, train
+
+    given = {
+        name: getattr(options, name)
+        for name in ("model", "loss", "decoder", "epochs", "batch_size", "lr", "seed", "device")
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes |= parse_parameters(options.set)
+    if options.data is not None:
+        config = TrainConfig.from_dict({"data": options.data, **changes})
+        label = "local"
+    else:
+        profile = load_profile(options.profile)
+        configs = run_configs(profile)
+        if options.name not in configs:
+            raise InputError(
+                f"profile {options.profile} has no run {options.name!r}: choose one of {', '.join(configs)}"
+            )
+        prepare_data(profile)
+        config = TrainConfig.from_dict({**dataclasses.asdict(configs[options.name]), **changes})
+        label = options.profile
+    run = train(config, profile=label, runs=options.runs, checkpoints=options.checkpoints)
+    print(f"record {run.folder}\nweights {run.checkpoint}")
+
+
+def _book(options: argparse.Namespace) -> int:
+    from hdm.book import check_pages, run_book
+    from hdm.notebooks import parse_parameters
+
+    if options.check:
+        problems = check_pages(options.profile)
+        print("\n".join(problems) or "every page is there, with its figures and without errors")
+        return 1 if problems else 0
+    index = run_book(
+        options.profile, only=options.only, force=options.force, parameters=parse_parameters(options.parameter)
+    )
+    print(f"open {index}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="hdm", description="Heatmap Distribution Matching: data, training, book.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    synth = commands.add_parser(
+        "synth", help="make the generated data set", formatter_class=defaults,
+        description="Draws jointed figures with exact annotations, in COCO's directory layout. The same seed gives the same bytes.",
+    )  # fmt: skip
+    synth.add_argument("directory", type=Path, help="where to put it")
+    synth.add_argument("--images", type=int, default=1000, help="number of pictures; every fifth is for validation")
+    synth.add_argument("--seed", type=int, default=0, help="of everything drawn")
+    synth.set_defaults(run=_synth)
+
+    train = commands.add_parser(
+        "train", help="train one network and write a run record",
+        description="Trains on coco:DIR or synthetic:DIR, or as one run of a profile does. Stopped and called again, it goes on "
+        "after its last complete epoch. Settings not given keep the profile's value, or hdm.train.TrainConfig's default.",
+    )  # fmt: skip
+    source = train.add_mutually_exclusive_group(required=True)
+    source.add_argument("data", nargs="?", help="coco:DIR or synthetic:DIR, in COCO's directory layout")
+    source.add_argument("--profile", help="take data and settings from book/profiles/PROFILE.yml")
+    train.add_argument("--name", default="hdm", help="with --profile: which of its runs (default: %(default)s)")
+    train.add_argument("--model", help="resnet18 to resnet152, or timm:<name> (default: resnet18)")
+    train.add_argument("--loss", help="hdm, gaussian_mse or cross_entropy (default: hdm)")
+    train.add_argument("--decoder", help="argmax, quarter or local (default: local)")
+    train.add_argument("--epochs", type=int, help="passes over the training part (default: 10)")
+    train.add_argument("--batch-size", type=int, help="persons per step (default: 32)")
+    train.add_argument("--lr", type=float, help="peak learning rate of Adam (default: 0.001)")
+    train.add_argument("--seed", type=int, help="of weights, order and views (default: 0)")
+    train.add_argument("--device", help="auto, cpu or cuda (default: auto)")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other setting of hdm.train.TrainConfig, such as 'input_size=[128, 96]' (rows, columns in pixels), "
+        "'warm_start=0.4' (share of the steps), 'loss_settings={sigma: 1.0}' (heatmap pixels); may be repeated",
+    )  # fmt: skip
+    train.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
+    train.add_argument(
+        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
+    )
+    train.set_defaults(run=_train)
+
+    book = commands.add_parser(
+        "book", help="run the notebooks and build the pages", formatter_class=defaults,
+        description="Runs each notebook that changed, or whose profile, package or inputs changed, then builds the HTML.",
+    )  # fmt: skip
+    book.add_argument("--profile", default="quick", help="which file of book/profiles to use: smoke, quick, cpu, ...")
+    book.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these notebooks")
+    book.add_argument("--force", action="store_true", help="run also what has not changed")
+    book.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter"
+    )
+    book.add_argument(
+        "--check", action="store_true", help="look for faults in the built pages instead (exit status 1 if any)"
+    )
+    book.set_defaults(run=_book)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The book's plot style, one colour per method, and the figures that more than one page uses."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from hdm.data.skeletons import Skeleton
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart. One colour per method across the whole book.
+COLOURS = {
+    "gaussian_mse": "#0072B2",
+    "cross_entropy": "#009E73",
+    "hdm": "#D55E00",
+    "hdm_cold": "#CC79A7",
+    "error": "#000000",
+    "left": "#E69F00",
+    "middle": "#56B4E9",
+    "right": "#0072B2",
+}
+LABELS = {
+    "gaussian_mse": "Gaussian MSE",
+    "cross_entropy": "cross-entropy",
+    "hdm": "HDM, warm start",
+    "hdm_cold": "HDM",
+}
+GROUND = "#F3F3F0"
+
+
+def use_style() -> None:
+    """The book's plot style for this process, with vector figures where a notebook runs."""
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:
+        return
+    set_matplotlib_formats("svg")
+
+
+def method_name(settings: Mapping) -> str:
+    """The key in COLOURS and LABELS of a run with these settings: HDM without a warm start is `hdm_cold`."""
+    return "hdm_cold" if settings["loss"] == "hdm" and not settings["warm_start"] else settings["loss"]
+
+
+def show_map(
+    ax: Axes, heatmap: Float[ndarray, "H W"], joint: Sequence[float] | None = None, *, title: str = ""
+) -> None:
+    """A heatmap in grey (dark is large), with a cross on the dot annotation."""
+    ax.imshow(heatmap, cmap="Greys", interpolation="nearest")
+    if joint is not None:
+        ax.plot(*joint, marker="+", markersize=11, markeredgewidth=2, color=COLOURS["left"])
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def show_gradient(ax: Axes, gradient: Float[ndarray, "H W"], joint: Sequence[float], *, title: str = "") -> None:
+    """What a step of gradient descent does to each pixel: orange raises it, blue lowers it; scaled to the largest change."""
+    limit = max(float(np.abs(gradient).max()), 1e-12)
+    ax.imshow(-gradient, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.plot(*joint, marker="+", markersize=11, markeredgewidth=2, color="black")
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def draw_skeleton(
+    ax: Axes, joints: Float[ndarray, "K 2"], visible: Float[ndarray, "K"], skeleton: Skeleton, *, size: float = 12
+) -> None:
+    """Limbs and joints of one person over a picture: orange on the person's left, dark blue on the right, light blue between."""
+    sides = [next((side for side in ("left", "right") if name.startswith(side)), "middle") for name in skeleton.names]
+    for first, second in skeleton.edges:
+        if visible[first] and visible[second]:
+            side = sides[first] if sides[first] == sides[second] else "middle"
+            ax.plot(*joints[[first, second]].T, color=COLOURS[side], linewidth=size / 6, solid_capstyle="round")
+    seen = np.flatnonzero(visible)
+    colours = [COLOURS[sides[k]] for k in seen]
+    ax.scatter(*joints[seen].T, s=size, c=colours, edgecolors="white", linewidths=0.6, zorder=3)
+
+
+def show_picture(ax: Axes, image: ndarray, *, title: str = "") -> None:
+    """A picture without axes, its frame kept when something is drawn over it."""
+    ax.imshow(image)
+    ax.set_xlim(-0.5, image.shape[1] - 0.5)
+    ax.set_ylim(image.shape[0] - 0.5, -0.5)
+    ax.set_title(title)
+    ax.axis("off")
+
+
+def training_curves(epochs: Mapping[str, pd.DataFrame], warm_start: Mapping[str, int] | None = None) -> Figure:
+    """Validation loss (each method's own, as a share of the untrained network's) and pixel error per epoch, side by side.
+
+    epochs: method -> the table of `hdm.records.read_epochs`. warm_start: method -> last epoch of its warm start, marked.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
+    for method, table in epochs.items():
+        style = {"color": COLOURS[method], "label": LABELS[method], "marker": "o"}
+        left.plot(table["epoch"], table["val_loss"] / table["val_loss"].iloc[0], **style)
+        right.plot(table["epoch"], table["error_px"], **style)
+        if warm_start and warm_start.get(method):
+            for ax in (left, right):
+                ax.axvline(warm_start[method], color=COLOURS[method], linewidth=1, linestyle=":")
+    left.set(xlabel="epoch", ylabel="loss / loss of the untrained network", title="Own loss on the validation part")
+    right.set(xlabel="epoch", ylabel="mean pixel error (crop pixels)", title="Located joints on the validation part")
+    for ax in (left, right):
+        ax.set_ylim(bottom=0)
+    right.legend()
+    return figure

@@ -1,0 +1,45 @@
+"""What every test shares. `hdm` is not imported here: the shape checks of jaxtyping must be in place before it is."""
+
+import os
+import random
+from pathlib import Path
+
+os.environ["MPLBACKEND"] = "Agg"  # also for the commands that tests start
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder with `coco_mini` and `mpii_mini`, real photographs that are not part of the repository."""
+    folder = (REPOSITORY / os.environ.get("HDM_SAMPLE_DATA", "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip("no real sample data: HDM_SAMPLE_DATA (default ../shared/data) names no folder")
+    return folder
