@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hdm {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"hdm {options.command}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"hdm {options.command}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 
@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
     synth = commands.add_parser(
         "synth", help="make the generated data set", formatter_class=defaults,
-        description="Draws jointed figures with exact annotations, in COCO's directory layout. The same seed gives the same bytes.",
+        description="Draws jointed figures with exact annotations, in COCO's directory layout. "
+        "The same seed gives the same bytes.",
     )  # fmt: skip
     synth.add_argument("directory", type=Path, help="where to put it")
     synth.add_argument("--images", type=int, default=1000, help="number of pictures; every fifth is for validation")
@@ -93,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train", help="train one network and write a run record",
-        description="Trains on coco:DIR or synthetic:DIR, or as one run of a profile does. Stopped and called again, it goes on "
-        "after its last complete epoch. Settings not given keep the profile's value, or hdm.train.TrainConfig's default.",
+        description="Trains on coco:DIR or synthetic:DIR, or as one run of a profile does. "
+        "Stopped and called again, it goes on after its last complete epoch. "
+        "Settings not given keep the profile's value, or hdm.train.TrainConfig's default.",
     )  # fmt: skip
     source = train.add_mutually_exclusive_group(required=True)
     source.add_argument("data", nargs="?", help="coco:DIR or synthetic:DIR, in COCO's directory layout")
@@ -121,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
 
     book = commands.add_parser(
         "book", help="run the notebooks and build the pages", formatter_class=defaults,
-        description="Runs each notebook that changed, or whose profile, package or inputs changed, then builds the HTML.",
+        description="Runs each notebook that changed, or whose profile, package or inputs changed, "
+        "then builds the HTML.",
     )  # fmt: skip
     book.add_argument("--profile", default="quick", help="which file of book/profiles to use: smoke, quick, cpu, ...")
     book.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these notebooks")

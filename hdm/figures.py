@@ -10,8 +10,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
+from pandas.io.formats.style import Styler
+from torch import Tensor
 
+from hdm.data.crops import STRIDE, Crop
 from hdm.data.skeletons import Skeleton
+from hdm.pixels import heatmap_to_crop
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. One colour per method across the whole book.
 COLOURS = {
@@ -30,7 +34,6 @@ LABELS = {
     "hdm": "HDM, warm start",
     "hdm_cold": "HDM",
 }
-GROUND = "#F3F3F0"
 
 
 def use_style() -> None:
@@ -41,6 +44,11 @@ def use_style() -> None:
     except ImportError:
         return
     set_matplotlib_formats("svg")
+
+
+def show_table(table: pd.DataFrame, precision: int = 2) -> Styler:
+    """A table as the book sets it: without row numbers, floats to `precision` decimals, the rest as it is."""
+    return table.style.hide(axis="index").format(precision=precision).set_table_attributes('class="dataframe"')
 
 
 def method_name(settings: Mapping) -> str:
@@ -55,25 +63,27 @@ def show_map(
     ax.imshow(heatmap, cmap="Greys", interpolation="nearest")
     if joint is not None:
         ax.plot(*joint, marker="+", markersize=11, markeredgewidth=2, color=COLOURS["left"])
-    ax.set_title(title)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    _frame(ax, title)
 
 
 def show_gradient(ax: Axes, gradient: Float[ndarray, "H W"], joint: Sequence[float], *, title: str = "") -> None:
-    """What a step of gradient descent does to each pixel: orange raises it, blue lowers it; scaled to the largest change."""
+    """What a step of gradient descent does to each pixel: orange is raised, blue lowered, on a scale of its own."""
     limit = max(float(np.abs(gradient).max()), 1e-12)
     ax.imshow(-gradient, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.plot(*joint, marker="+", markersize=11, markeredgewidth=2, color="black")
-    ax.set_title(title)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    _frame(ax, title)
+
+
+def _frame(ax: Axes, title: str) -> None:
+    """A thin frame all round instead of axes: the pixels of a map are the scale."""
+    ax.set(title=title, xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, color="#BBBBBB")
 
 
 def draw_skeleton(
     ax: Axes, joints: Float[ndarray, "K 2"], visible: Float[ndarray, "K"], skeleton: Skeleton, *, size: float = 12
 ) -> None:
-    """Limbs and joints of one person over a picture: orange on the person's left, dark blue on the right, light blue between."""
+    """Limbs and joints of a person over a picture: orange is its left, dark blue its right, light blue between."""
     sides = [next((side for side in ("left", "right") if name.startswith(side)), "middle") for name in skeleton.names]
     for first, second in skeleton.edges:
         if visible[first] and visible[second]:
@@ -81,7 +91,7 @@ def draw_skeleton(
             ax.plot(*joints[[first, second]].T, color=COLOURS[side], linewidth=size / 6, solid_capstyle="round")
     seen = np.flatnonzero(visible)
     colours = [COLOURS[sides[k]] for k in seen]
-    ax.scatter(*joints[seen].T, s=size, c=colours, edgecolors="white", linewidths=0.6, zorder=3)
+    ax.scatter(joints[seen, 0], joints[seen, 1], s=size, c=colours, edgecolors="white", linewidths=0.6, zorder=3)
 
 
 def show_picture(ax: Axes, image: ndarray, *, title: str = "") -> None:
@@ -93,10 +103,11 @@ def show_picture(ax: Axes, image: ndarray, *, title: str = "") -> None:
     ax.axis("off")
 
 
-def training_curves(epochs: Mapping[str, pd.DataFrame], warm_start: Mapping[str, int] | None = None) -> Figure:
-    """Validation loss (each method's own, as a share of the untrained network's) and pixel error per epoch, side by side.
+def training_curves(epochs: Mapping[str, pd.DataFrame], warm_start: Mapping[str, float] | None = None) -> Figure:
+    """Validation loss (each method's own, as a share of the untrained network's) and pixel error, epoch by epoch.
 
-    epochs: method -> the table of `hdm.records.read_epochs`. warm_start: method -> last epoch of its warm start, marked.
+    epochs: method -> the table of `hdm.records.read_epochs`. warm_start: method -> epoch at which its warm start ends,
+    marked by a dotted line.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
     for method, table in epochs.items():
@@ -111,4 +122,21 @@ def training_curves(epochs: Mapping[str, pd.DataFrame], warm_start: Mapping[str,
     for ax in (left, right):
         ax.set_ylim(bottom=0)
     right.legend()
+    return figure
+
+
+def map_gallery(
+    crops: Sequence[Crop], maps: Mapping[str, Float[Tensor, "n H W"]], joint: int, skeleton: Skeleton
+) -> Figure:
+    """One row per crop: the annotated person, then the map of one joint (its index) under each method."""
+    columns = 1 + len(maps)
+    figure, axes = plt.subplots(len(crops), columns, figsize=(1.9 * columns, 2.4 * len(crops)), squeeze=False)
+    figure.set_layout_engine("constrained")
+    for row, crop in enumerate(crops):
+        show_picture(axes[row, 0], crop.image.permute(1, 2, 0).numpy(), title="" if row else "annotated")
+        draw_skeleton(
+            axes[row, 0], heatmap_to_crop(crop.joints.numpy(), STRIDE), crop.visible.numpy(), skeleton, size=8
+        )
+        for ax, (method, heatmaps) in zip(axes[row, 1:], maps.items(), strict=True):
+            show_map(ax, heatmaps[row].numpy(), crop.joints[joint].tolist(), title="" if row else LABELS[method])
     return figure

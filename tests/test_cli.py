@@ -1,0 +1,180 @@
+"""The command line: each kind of bad input ends with one sentence and exit status 2, and good input does its work."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hdm.cli import main
+from hdm.data import make_synthetic
+
+TINY = ["--epochs", "1", "--batch-size", "4", "--set", "input_size=[32, 32]", "--set", "head_channels=4"]
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_synthetic(tmp_path_factory.mktemp("cli") / "data", images=10, seed=3, progress=False)
+
+
+@pytest.fixture
+def spoilt(generated: Path, tmp_path: Path) -> Path:
+    """A copy of the data set that a test may damage."""
+    return Path(shutil.copytree(generated, tmp_path / "spoilt"))
+
+
+def annotations(root: Path) -> Path:
+    return root / "annotations" / "person_keypoints_train2017.json"
+
+
+def edit(root: Path, change) -> None:
+    content = json.loads(annotations(root).read_text())
+    change(content)
+    annotations(root).write_text(json.dumps(content))
+
+
+def train(root: Path, out: Path, *more: str) -> int:
+    return main(
+        ["train", f"coco:{root}", *TINY, "--runs", str(out / "runs"), "--checkpoints", str(out / "weights"), *more]
+    )
+
+
+def refused(capsys: pytest.CaptureFixture, *words: str) -> None:
+    """Standard error holds one line, without a traceback, that says these words."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("hdm ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_trains_and_writes_a_record(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(generated, tmp_path, "--loss", "gaussian_mse", "--decoder", "quarter") == 0
+    record = json.loads(next((tmp_path / "runs").glob("local/*/run.json")).read_text())
+    assert record["settings"]["loss"] == "gaussian_mse"
+    assert record["settings"]["input_size"] == [32, 32]
+    assert "record" in capsys.readouterr().out
+
+
+def break_json(root: Path) -> None:
+    annotations(root).write_text("{")
+
+
+def drop_keypoints(content: dict) -> None:
+    for category in content["categories"]:
+        del category["keypoints"]
+
+
+def drop_annotation_keypoints(content: dict) -> None:
+    del content["annotations"][0]["keypoints"]
+
+
+def unknown_image_id(content: dict) -> None:
+    content["annotations"][0]["image_id"] = 987654
+
+
+def other_category(content: dict) -> None:
+    content["annotations"][0]["category_id"] = 77
+
+
+def other_joints(content: dict) -> None:
+    content["categories"][0]["keypoints"][0] = "tail"
+
+
+def empty_box(content: dict) -> None:
+    content["annotations"][0]["bbox"][2] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop_keypoints, ["keypoints"]),
+        (drop_annotation_keypoints, ["keypoints", "annotation"]),
+        (unknown_image_id, ["987654"]),
+        (other_category, ["77"]),
+        (other_joints, ["joints"]),
+        (empty_box, ["no area"]),
+    ],
+)
+def test_faulty_annotations(spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture, change, words) -> None:
+    edit(spoilt, change)
+    assert train(spoilt, tmp_path) == 2
+    refused(capsys, "person_keypoints_train2017.json", *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_broken_json(spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    annotations(spoilt).write_text("{")
+    assert train(spoilt, tmp_path) == 2
+    refused(capsys, "not valid JSON")
+
+
+def test_missing_image(spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    victim = sorted((spoilt / "train2017").iterdir())[0]
+    victim.unlink()
+    assert train(spoilt, tmp_path) == 2
+    refused(capsys, victim.name, "missing")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "cut short"), (b"", "not an image"), (b"no picture", "not an image")]
+)
+def test_damaged_image(spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture, content, word: str) -> None:
+    for victim in (spoilt / "train2017").iterdir():
+        victim.write_bytes(victim.read_bytes()[:-500] if content is None else content)
+    assert train(spoilt, tmp_path) == 2
+    refused(capsys, "train2017", word)
+
+
+def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(tmp_path / "nowhere", tmp_path) == 2
+    refused(capsys, "nowhere", "not there")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--loss", "magic"], ["unknown loss 'magic'", "hdm"]),
+        (["--model", "magic"], ["unknown model 'magic'", "resnet50"]),
+        (["--decoder", "magic"], ["unknown decoder 'magic'", "quarter"]),
+        (["--set", "epoch=3"], ["unknown setting 'epoch'", "'epochs'"]),
+        (["--set", "epochs"], ["name=value"]),
+        (["--set", "loss_settings={blurr: 1}"], ["blurr"]),
+        (["--lr", "0"], ["lr 0", "positive"]),
+        (["--lr", "1e30"], ["NaN or infinite"]),
+    ],
+)
+def test_bad_settings(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], words) -> None:
+    assert train(generated, tmp_path, *more) == 2
+    refused(capsys, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unknown_profile_and_run(capsys: pytest.CaptureFixture) -> None:
+    assert main(["book", "--profile", "huge"]) == 2
+    refused(capsys, "unknown profile 'huge'", "quick")
+    assert main(["train", "--profile", "smoke", "--name", "magic"]) == 2
+    refused(capsys, "no run 'magic'", "gaussian_mse")
+
+
+@pytest.mark.parametrize("images", ["0", "-3", "1"])
+def test_too_few_images(tmp_path: Path, capsys: pytest.CaptureFixture, images: str) -> None:
+    assert main(["synth", str(tmp_path / "new"), "--images", images]) == 2
+    refused(capsys, "images")
+    assert not (tmp_path / "new").exists()
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    """A real process: exit status 2, one line, and nothing on standard output; and --help with units and defaults."""
+    run = subprocess.run(
+        [sys.executable, "-m", "hdm.cli", "train", f"coco:{tmp_path / 'nowhere'}"], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.strip().splitlines()) == 1
+    shown = subprocess.run([sys.executable, "-m", "hdm.cli", "train", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "default: 0.001" in shown.stdout
+    assert "pixels" in shown.stdout

@@ -1,0 +1,95 @@
+"""The book's figures show the numbers that they are given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hdm.data.crops import Crop
+from hdm.data.skeletons import COCO
+from hdm.figures import (
+    COLOURS,
+    LABELS,
+    draw_skeleton,
+    map_gallery,
+    method_name,
+    show_gradient,
+    show_map,
+    training_curves,
+    use_style,
+)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    use_style()
+    yield
+    plt.close("all")
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    colours = [COLOURS[method] for method in LABELS]
+    assert len(set(colours)) == len(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "warm_start", "name"),
+    [("hdm", 0.4, "hdm"), ("hdm", 0.0, "hdm_cold"), ("gaussian_mse", 0.0, "gaussian_mse")],
+)
+def test_method_name(loss: str, warm_start: float, name: str) -> None:
+    assert method_name({"loss": loss, "warm_start": warm_start}) == name
+
+
+def test_show_map_puts_the_cross_on_the_joint() -> None:
+    _, ax = plt.subplots()
+    heatmap = np.arange(12.0).reshape(3, 4)
+    show_map(ax, heatmap, (2.5, 1.25), title="map")
+    assert np.array_equal(ax.images[0].get_array(), heatmap)
+    assert ax.lines[0].get_xydata().tolist() == [[2.5, 1.25]]
+
+
+def test_show_gradient_raises_where_the_gradient_is_negative() -> None:
+    _, ax = plt.subplots()
+    gradient = np.array([[-2.0, 0.0], [1.0, 0.5]])
+    show_gradient(ax, gradient, (0, 0))
+    shown = ax.images[0]
+    assert np.array_equal(shown.get_array(), -gradient)
+    assert shown.get_clim() == (-2, 2)
+    red, _, blue, _ = shown.cmap(1.0)
+    assert red > blue, "raised pixels are orange"
+
+
+def test_skeleton_draws_visible_limbs_on_their_side() -> None:
+    _, ax = plt.subplots()
+    joints = np.random.default_rng(0).uniform(0, 50, (17, 2))
+    visible = np.zeros(17)
+    left_arm = [COCO.names.index(f"left_{name}") for name in ("shoulder", "elbow", "wrist")]
+    visible[left_arm] = 1
+    draw_skeleton(ax, joints, visible, COCO)
+    assert len(ax.lines) == 2, "upper arm and forearm, nothing else"
+    assert {line.get_color() for line in ax.lines} == {COLOURS["left"]}
+    assert np.array_equal(ax.collections[0].get_offsets(), joints[left_arm])
+
+
+def test_training_curves_show_the_records() -> None:
+    table = pd.DataFrame({"epoch": [0, 1, 2], "val_loss": [4.0, 2.0, 1.0], "error_px": [9.0, 5.0, 6.0]})
+    figure = training_curves({"hdm": table, "gaussian_mse": table * 2}, {"hdm": 1, "gaussian_mse": 0})
+    left, right = figure.axes
+    assert left.lines[0].get_ydata().tolist() == [1, 0.5, 0.25]
+    assert right.lines[0].get_ydata().tolist() == [9, 5, 6]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [LABELS["hdm"], LABELS["gaussian_mse"]]
+    marks = [line for line in right.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in marks] == [1], "the end of the one warm start"
+
+
+def test_map_gallery_has_a_row_per_crop_and_a_column_per_method() -> None:
+    crops = [
+        Crop(torch.zeros(3, 32, 24, dtype=torch.uint8), torch.rand(17, 2), torch.ones(17), torch.zeros(2, 3), index)
+        for index in range(3)
+    ]
+    maps = {"gaussian_mse": torch.rand(3, 8, 6), "hdm": torch.rand(3, 8, 6)}
+    figure = map_gallery(crops, maps, 9, COCO)
+    assert len(figure.axes) == 9
+    assert np.allclose(figure.axes[5].images[0].get_array(), maps["hdm"][1].numpy())
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["annotated", LABELS["gaussian_mse"], LABELS["hdm"]]
