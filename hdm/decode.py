@@ -1,9 +1,9 @@
 """Heatmaps -> joints and scores."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hdm.errors import InputError
 
@@ -21,8 +21,8 @@ def decode(
         `argmax`  the largest pixel m; score h(m).
         `quarter` m moved by a quarter pixel per axis towards the higher neighbour, where 1 < x < W - 1 and
                   1 < y < H - 1 (SimpleBaseline and HRNet, official `get_final_preds`); score h(m).
-        `local`   the expectation over the 3 x 3 pixels around m, sum h_i x_i / sum h_i. It inverts the bilinear `subpixel`
-                  target exactly; score: the mass of the 3 x 3 pixels.
+        `local`   the expectation over the 3 x 3 pixels around m, sum h_i x_i / sum h_i. It inverts the bilinear
+                  `subpixel` target exactly; score: the mass of the 3 x 3 pixels.
     Raises InputError for an unknown method and for heatmaps with NaN or infinite values.
     """
     if method not in DECODERS:
@@ -55,7 +55,7 @@ def _neighbours(
     heatmaps: Float[Tensor, "B K H W"], x: Int[Tensor, "B K"], y: Int[Tensor, "B K"]
 ) -> Float[Tensor, "B K 3 3"]:
     """The 3 x 3 pixels around (x, y), with 0 outside of the map."""
-    padded = F.pad(heatmaps, (1, 1, 1, 1))
+    padded = pad(heatmaps, (1, 1, 1, 1))
     step = torch.arange(3, device=heatmaps.device)
     rows = y[..., None, None] + step[:, None]
     columns = x[..., None, None] + step

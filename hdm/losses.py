@@ -4,16 +4,17 @@
     joints   (B, K, 2)     dot annotations (x, y) in heatmap pixels
     visible  (B, K)        weight of each joint; 0 leaves it out, whatever its coordinates are
 
-`reduction="mean"` returns the weighted mean over visible joints, sum(w l) / sum(w); `reduction="none"` the (B, K) values w l.
-`loss.maps(heatmaps)` turns the raw output into the map that the loss trains and that a decoder should read.
+`reduction="mean"` returns the weighted mean over visible joints, sum(w l) / sum(w); `reduction="none"` returns the
+(B, K) values w l. `loss.maps(heatmaps)` turns the raw output into the map that the loss trains and that a decoder
+should read.
 """
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
 
 from hdm.errors import InputError
 from hdm.transport import COSTS, DEMANDERS, SOLVERS, demanders_of, heatmap_emd
@@ -22,14 +23,16 @@ SUPPLIERS = ("softmax", "softplus", "relu", "sigmoid")
 
 
 class HDMLoss(nn.Module):
-    """Earth Mover's Distance between the predicted heatmap and the dot annotation (Qu et al., NeurIPS 2022), heatmap pixels.
+    """Earth Mover's Distance between the predicted heatmap and the dot annotation (Qu et al., NeurIPS 2022).
 
-    Per joint: l = EMD(s, demanders of the dot) with suppliers s_i = a(z_i) / sum_k a(z_k), where a is exp(z / temperature)
-    (`softmax`), or max(z, 0), log(1 + exp z), 1 / (1 + exp(-z)), each plus `floor` (`relu`, `softplus`, `sigmoid`). The floor is
-    a small mass that keeps a map without any positive value a distribution.
+    Per joint, in heatmap pixels (squared for `l2_squared`): l = EMD(s, demanders of the dot) with suppliers
+    s_i = a(z_i) / sum_k a(z_k), where a is exp(z / temperature) (`softmax`), or max(z, 0), log(1 + exp z),
+    1 / (1 + exp(-z)), each plus `floor` (`relu`, `softplus`, `sigmoid`). The floor is a small mass that keeps a map
+    without any positive value a distribution.
 
-    demanders, cost, solver, blur: see `hdm.transport.heatmap_emd`. The supplier activation, the cost and the solver of the
-    paper are not known to us; these are switches in their place. Raises InputError for unknown names and non-finite maps.
+    demanders, cost, solver, blur: see `hdm.transport.heatmap_emd`. The supplier activation, the cost and the solver of
+    the paper are not known to us; these are switches in their place. Raises InputError for unknown names and non-finite
+    maps.
 
     >>> loss = HDMLoss()
     >>> heatmaps = torch.zeros(2, 3, 8, 6, requires_grad=True)
@@ -64,8 +67,8 @@ class HDMLoss(nn.Module):
         if self.suppliers == "softmax":
             return _softmax(z, self.temperature)
         activation: dict[str, Callable[[Tensor], Tensor]] = {
-            "relu": F.relu,
-            "softplus": F.softplus,
+            "relu": relu,
+            "softplus": softplus,
             "sigmoid": torch.sigmoid,
         }
         mass = activation[self.suppliers](z) + self.floor
@@ -87,10 +90,11 @@ class HDMLoss(nn.Module):
 class GaussianMSE(nn.Module):
     """Mean squared error to a Gaussian heatmap, the field's standard loss.
 
-    Per joint: l = 1/2 mean_i (z_i - G_i)^2 with G_i = exp(-||x_i - q||^2 / (2 sigma^2)), peak 1, sigma in heatmap pixels.
-    `rounded=True` puts the centre q on the nearest pixel and cuts G at 3 sigma along each axis, as SimpleBaseline and HRNet
-    do (official repositories, `generate_target` and `JointsMSELoss`); `rounded=False` keeps the dot and the whole Gaussian
-    (DARK). Deviation: those repositories divide by all B K joints, this divides by the visible ones.
+    Per joint: l = 1/2 mean_i (z_i - G_i)^2 with G_i = exp(-||x_i - q||^2 / (2 sigma^2)), peak 1, sigma in heatmap
+    pixels. `rounded=True` puts the centre q on the nearest pixel and cuts G at 3 sigma along each axis, as
+    SimpleBaseline and HRNet do (official repositories, `generate_target` and `JointsMSELoss`); `rounded=False` keeps
+    the dot and the whole Gaussian (DARK). Deviation: those repositories divide by all B K joints, this divides by the
+    visible ones.
     """
 
     def __init__(self, sigma: float = 2.0, *, rounded: bool = True, reduction: str = "mean") -> None:
@@ -118,7 +122,8 @@ class GaussianMSE(nn.Module):
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
         joints = _check_batch(heatmaps, joints, visible)
-        error = (self.maps(heatmaps) - self.target(joints, heatmaps.shape[-2:])).square().mean((-2, -1)) / 2
+        height, width = heatmaps.shape[-2:]
+        error = (self.maps(heatmaps) - self.target(joints, (height, width))).square().mean((-2, -1)) / 2
         return _reduce(error, visible, self.reduction)
 
     def extra_repr(self) -> str:
@@ -128,8 +133,8 @@ class GaussianMSE(nn.Module):
 class CrossEntropy(nn.Module):
     """Cross-entropy of the softmax heatmap to the same demanders that HDM uses, without any distance between pixels.
 
-    Per joint: l = -sum_j d_j log p(q_j), p = softmax(z / temperature), with `nearest` (one-hot, as Mask R-CNN) or `subpixel`
-    (four bilinear weights) demanders. It separates what the target does from what the transport cost does.
+    Per joint: l = -sum_j d_j log p(q_j), p = softmax(z / temperature), with `nearest` (one-hot, as Mask R-CNN) or
+    `subpixel` (four bilinear weights) demanders. It separates what the target does from what the transport cost does.
     """
 
     def __init__(self, demanders: str = "subpixel", *, temperature: float = 1.0, reduction: str = "mean") -> None:
@@ -185,11 +190,11 @@ def _reduce(per_joint: Float[Tensor, "B K"], visible: Float[Tensor, "B K"], redu
 
 
 def _check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor) -> Float[Tensor, "B K 2"]:
-    """Refuses what no loss can learn from; returns the joints in full precision, with those that do not count put at 0."""
+    """Refuses what no loss can learn from; returns the joints in full precision, those that do not count put at 0."""
     if heatmaps.ndim != 4 or joints.shape != (*heatmaps.shape[:2], 2) or visible.shape != heatmaps.shape[:2]:
         raise InputError(
-            f"heatmaps {tuple(heatmaps.shape)}, joints {tuple(joints.shape)} and visible {tuple(visible.shape)} do not match: "
-            "give (B, K, H, W), (B, K, 2) and (B, K)"
+            f"heatmaps {tuple(heatmaps.shape)}, joints {tuple(joints.shape)} and visible {tuple(visible.shape)} do not "
+            "match: give (B, K, H, W), (B, K, 2) and (B, K)"
         )
     joints = torch.where((visible > 0).unsqueeze(-1), _full_precision(joints), 0.0)
     if torch.compiler.is_compiling():

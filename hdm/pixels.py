@@ -81,6 +81,6 @@ def invert_affine(matrix: Float[ndarray, "2 3"]) -> Float[ndarray, "2 3"]:
 
 
 def inside(points, width: int, height: int):
-    """True where a point (..., 2) lies on the area that a map's pixels cover, [-0.5, width - 0.5] x [-0.5, height - 0.5]."""
+    """True where a point (..., 2) lies on the area of a map's pixels, [-0.5, width - 0.5] x [-0.5, height - 0.5]."""
     x, y = points[..., 0], points[..., 1]
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

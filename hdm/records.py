@@ -26,7 +26,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocoto
 def write_run(directory: Path | str, record: dict[str, Any], epochs: pd.DataFrame) -> Path:
     """Writes `record` and its epochs to `directory`/<profile>/<run id>, whole or not at all; returns that folder.
 
-    Raises InputError where the record is there already (it is never overwritten) or can't be written (full disk, no right).
+    Raises InputError where the record is there already (it is never overwritten) or can't be written (full disk, no
+    right).
     """
     target = Path(directory) / record["profile"] / record["run_id"]
     if target.exists():
@@ -79,7 +80,7 @@ def read_epochs(folder: Path | str) -> pd.DataFrame:
 
 
 def read_runs(directory: Path | str = RUNS, profile: str | None = None) -> pd.DataFrame:
-    """All records below `directory` (of one profile, or of all), one row per run, oldest first; no row where there is none.
+    """All records below `directory` (of one profile, or of all), a row for each, oldest first; none if there is none.
 
     Columns: the record's own (run_id, profile, commit, ...), then settings, data, hardware, versions and results under
     their own names with those prefixes left out where they are unambiguous: `settings.loss` is column `loss`.
@@ -146,7 +147,7 @@ def _processor() -> str:
 
 
 def newest_runs(profile: str, directory: Path | str = RUNS) -> pd.DataFrame:
-    """The newest record of each (loss, warm start, seed) of a profile, in the order of their first runs."""
+    """The newest record of each (loss, warm start, seed) of a profile, oldest of these first."""
     table = read_runs(directory, profile)
     if not len(table):
         return table
@@ -154,7 +155,7 @@ def newest_runs(profile: str, directory: Path | str = RUNS) -> pd.DataFrame:
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `read_runs` as the book shows them: what was run, on what and where, and the scores. Values are not changed."""
+    """Rows of `read_runs` as the book shows them: what was run, on what and where, and the scores, rounded."""
     columns = {
         "profile": runs["profile"],
         "data": runs["data_source"],
@@ -170,8 +171,13 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
         "OKS-AP": runs["AP"].round(3),
         "AP75": runs["AP75"].round(3),
         "minutes": (runs["seconds"] / 60).round(1),
-        "machine": [gpu or f"{cpu}, {cores} cores" for gpu, cpu, cores in _machines(runs)],
-        "commit": [commit[:8] + ("+" if dirty else "") for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)],
+        "machine": [
+            gpu if isinstance(gpu, str) else f"{cpu}, {cores} cores"  # pandas may put NaN for None
+            for gpu, cpu, cores in _machines(runs)
+        ],
+        "commit": [
+            commit[:8] + ("+" if dirty else "") for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)
+        ],
     }
     return pd.DataFrame(columns)
 

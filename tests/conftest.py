@@ -43,3 +43,12 @@ def sample_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real sample data: HDM_SAMPLE_DATA (default ../shared/data) names no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`synthetic:DIR` with 24 generated pictures."""
+    from hdm.data import make_synthetic
+
+    root = tmp_path_factory.mktemp("small") / "data"
+    return f"synthetic:{make_synthetic(root, images=24, seed=7, progress=False, processes=1)}"

@@ -1,20 +1,40 @@
-"""Drawing for the generated data set: one shape, a shaded bar with elliptic ends, on a canvas with a depth for every pixel.
+"""Drawing for the generated data set: one shape, a shaded bar with elliptic ends, on a canvas with a depth per pixel.
 
 Long and round a bar is a limb, short it is a head or an eye, flat it is a plank or a spot on the wall. The canvas is
 drawn at twice the picture's resolution, so that edges come out smooth, and all positions are real numbers: nothing is
 rounded to a pixel before the shape's formula is evaluated at the pixel centres.
 """
 
-from collections.abc import Callable
+import colorsys
+import math
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from numpy.random import Generator
+
+Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
+Range = tuple[float, float]
 
 FINENESS = 2  # canvas pixels along one picture pixel
 NOBODY = 0
+
+
+def draw_colour(rng: Generator, hue: Range, saturation: Range, value: Range, backdrop: Colour | None = None) -> Colour:
+    """A random colour from ranges in [0, 1]; where a backdrop is given, of three colours the one least like it."""
+    drawn = [
+        colorsys.hsv_to_rgb(rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value))
+        for _ in range(1 if backdrop is None else 3)
+    ]
+    return drawn[0] if backdrop is None else max(drawn, key=lambda colour: math.dist(colour, backdrop))
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """The colour `share` of the way from the first to the second."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,6 @@ class Bar:
     widths: half the bar's width at `start` and at `end`, in picture pixels.
     caps: how far the rounded ends reach beyond `start` and `end`, in picture pixels.
     thickness: half the extent towards the viewer in units of half the width: 1 is round, 0 flat.
-    colour: red, green and blue in [0, 1].
     stripes: (strength, number): the colour's brightness swings by this share, this many times along the bar.
     """
 
@@ -33,7 +52,7 @@ class Bar:
     end: Float[ndarray, "3"]
     widths: tuple[float, float]
     caps: tuple[float, float]
-    colour: tuple[float, float, float]
+    colour: Colour
     thickness: float = 1.0
     stripes: tuple[float, int] = (0.0, 0)
 
@@ -68,64 +87,62 @@ class Canvas:
         light: tuple[float, float, float] = (0.0, 0.0, 1.0),
         ambient: float = 1.0,
     ):
-        """light: where the light comes from, a unit vector (x, y, z); ambient: brightness out of the light, in [0, 1]."""
+        """light: unit vector (x, y, z) to where the light comes from; ambient: brightness in its shadow, in [0, 1]."""
         self.height, self.width = background.shape[:2]
         size = (self.width * FINENESS, self.height * FINENESS)
         self.colour = cv2.resize(background.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         self.depth = np.full(self.colour.shape[:2], -np.inf, np.float32)
         self.owner = np.full(self.colour.shape[:2], NOBODY, np.uint8)
-        self.bodies: dict[int, Bool[ndarray, "H W"]] = {}
+        self.bodies: dict[int, Bool[ndarray, "h w"]] = {}
         self.light = light
         self.ambient = ambient
 
     def draw(self, bar: Bar, owner: int = NOBODY) -> None:
         """Draw a bar wherever nothing nearer has been drawn.
 
-        With s the distance along the bar's axis from `start`, of length L, and r the distance across it, a pixel is hit where
+        With s the distance along the bar's axis from `start`, L its length and r the distance across it, a pixel is
+        hit where
 
             u^2 + e^2 < 1,    u = r / half width,    e = min(s, 0) / first cap + max(s - L, 0) / second cap.
 
         The surface bulges by sqrt(1 - u^2 - e^2) * thickness * half width towards the viewer, and its brightness is
         Lambert's cosine between the light and the normal of the round bar, (u, e, sqrt(1 - u^2 - e^2)).
         """
-        x0, y0 = to_canvas(bar.start[:2])
-        dx, dy = (bar.end[:2] - bar.start[:2]) * FINENESS
-        length = float(np.hypot(dx, dy))
+        # Plain floats: they leave the arrays below in single precision.
+        x0, y0 = to_canvas(bar.start[:2]).tolist()
+        dx, dy = ((bar.end[:2] - bar.start[:2]) * FINENESS).tolist()
+        length = math.hypot(dx, dy)
         # A bar that points at the viewer has no direction in the picture: any will do.
         ax, ay = (dx / length, dy / length) if length > 1e-3 else (0.0, 1.0)
-        reach = max(*bar.widths, *bar.caps) * FINENESS
+        reach = float(max(*bar.widths, *bar.caps)) * FINENESS
         columns = _window(min(x0, x0 + dx) - reach, max(x0, x0 + dx) + reach, self.depth.shape[1])
         rows = _window(min(y0, y0 + dy) - reach, max(y0, y0 + dy) + reach, self.depth.shape[0])
         if columns.start >= columns.stop or rows.start >= rows.stop:
             return
-        x = np.arange(columns.start, columns.stop, dtype=np.float32) - np.float32(x0)
-        y = (np.arange(rows.start, rows.stop, dtype=np.float32) - np.float32(y0))[:, None]
+        x = (np.arange(columns.start, columns.stop) - x0).astype(np.float32)
+        y = (np.arange(rows.start, rows.stop) - y0).astype(np.float32)[:, None]
 
-        along = x * np.float32(ax) + y * np.float32(ay)
-        across = y * np.float32(ax) - x * np.float32(ay)
-        share = np.clip(along / np.float32(max(length, 1e-3)), 0, 1)
-        half = np.float32(bar.widths[0]) + np.float32(bar.widths[1] - bar.widths[0]) * share
+        along, across = x * ax + y * ay, y * ax - x * ay
+        share = np.clip(along / max(length, 1e-3), 0, 1)
+        half = float(bar.widths[0]) + float(bar.widths[1] - bar.widths[0]) * share
         u = across / (half * FINENESS)
-        e = np.minimum(along, 0) / np.float32(bar.caps[0] * FINENESS)
-        e += np.maximum(along - np.float32(length), 0) / np.float32(bar.caps[1] * FINENESS)
+        e = np.minimum(along, 0) / float(bar.caps[0] * FINENESS)
+        e += np.maximum(along - length, 0) / float(bar.caps[1] * FINENESS)
         bulge = 1 - u * u - e * e
         hit = bulge > 0
         if owner != NOBODY:
             self.bodies.setdefault(owner, np.zeros(self.depth.shape, bool))[rows, columns] |= hit
         bulge = np.sqrt(np.maximum(bulge, 0))
-        z = np.float32(bar.start[2]) + np.float32(bar.end[2] - bar.start[2]) * share
-        z += np.float32(bar.thickness) * half * bulge
+        z = float(bar.start[2]) + float(bar.end[2] - bar.start[2]) * share + float(bar.thickness) * half * bulge
         hit &= z > self.depth[rows, columns]
 
         u, e, bulge, share = u[hit], e[hit], bulge[hit], share[hit]
-        lx, ly, lz = (np.float32(value) for value in self.light)
-        cosine = (
-            (e * np.float32(ax) - u * np.float32(ay)) * lx + (e * np.float32(ay) + u * np.float32(ax)) * ly + bulge * lz
-        )
-        brightness = np.float32(self.ambient) + np.float32(1 - self.ambient) * np.maximum(cosine, 0)
+        lx, ly, lz = self.light
+        cosine = e * (ax * lx + ay * ly) + u * (ax * ly - ay * lx) + bulge * lz
+        brightness = self.ambient + (1 - self.ambient) * np.maximum(cosine, 0)
         strength, number = bar.stripes
         if strength:
-            brightness *= 1 + np.float32(strength) * np.sign(np.sin(2 * np.pi * number * share, dtype=np.float32))
+            brightness *= 1 + strength * np.sign(np.sin(2 * math.pi * number * share))
         self.colour[rows, columns][hit] = brightness[:, None] * np.array(bar.colour, np.float32)
         self.depth[rows, columns][hit] = z[hit]
         self.owner[rows, columns][hit] = owner
@@ -135,37 +152,25 @@ class Canvas:
         return cv2.resize(self.colour, (self.width, self.height), interpolation=cv2.INTER_AREA)
 
     def shown(self, owner: int) -> Bool[ndarray, "H W"]:
-        """True for the picture pixels at least half of which shows this owner."""
-        return self._half_covered(self.owner == owner)
+        """True for the picture pixels most of which show this owner; no pixel belongs to two."""
+        return self._majority(self.owner == owner)
 
     def body(self, owner: int) -> Bool[ndarray, "H W"]:
-        """True for the picture pixels at least half of which this owner fills, hidden or not."""
-        empty = np.zeros(self.depth.shape, bool)
-        return self._half_covered(self.bodies.get(owner, empty))
+        """True for the picture pixels most of which this owner fills, hidden or not."""
+        return self._majority(self.bodies.get(owner, np.zeros(self.depth.shape, bool)))
 
     def surface(self, points: Float[ndarray, "K 2"]) -> tuple[Float[ndarray, "K"], Int[ndarray, "K"]]:
-        """Depth of the nearest surface, and its owner, at the canvas pixels nearest to picture points inside the canvas."""
+        """Depth of the nearest surface, and its owner, at the canvas pixels nearest to points of the picture."""
         x, y = np.rint(to_canvas(points)).astype(int).T
         x, y = np.clip(x, 0, self.depth.shape[1] - 1), np.clip(y, 0, self.depth.shape[0] - 1)
         return self.depth[y, x], self.owner[y, x].astype(int)
 
-    def _half_covered(self, fine: Bool[ndarray, "H W"]) -> Bool[ndarray, "h w"]:
-        size = (self.width, self.height)
-        return cv2.resize(fine.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    def _majority(self, fine: Bool[ndarray, "h w"]) -> Bool[ndarray, "H W"]:
+        share = cv2.resize(fine.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_AREA)
+        # Where exactly half is covered, the first of the canvas pixels decides: areas are neither swollen nor shrunk.
+        return share + 0.5 / FINENESS**2 * fine[::FINENESS, ::FINENESS] > 0.5
 
 
 def _window(low: float, high: float, size: int) -> slice:
     """The canvas pixels between two real positions."""
-    return slice(max(int(np.floor(low)), 0), min(int(np.ceil(high)) + 1, size))
-
-
-def mix(first, second, share: float) -> tuple[float, float, float]:
-    """The colour `share` of the way from the first to the second."""
-    return tuple(float(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-
-
-def contrasting(
-    draw: Callable[[], tuple[float, float, float]], backdrop: tuple[float, float, float], tries: int = 3
-) -> tuple[float, float, float]:
-    """The one of a few drawn colours that is farthest from the backdrop's."""
-    return max((draw() for _ in range(tries)), key=lambda colour: np.linalg.norm(np.subtract(colour, backdrop)))
+    return slice(max(math.floor(low), 0), min(math.ceil(high) + 1, size))

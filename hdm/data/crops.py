@@ -29,7 +29,7 @@ class Crop(NamedTuple):
     joints: Float[Tensor, "*B K 2"]
     visible: Float[Tensor, "*B K"]
     affine: Float[Tensor, "*B 2 3"]
-    index: Tensor | int
+    index: Tensor | int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class PersonCrops(Dataset):

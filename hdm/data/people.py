@@ -1,13 +1,15 @@
 """Jointed figures for the generated data set: a pose in space is drawn at random, then dressed in bars.
 
-Lengths are in units of the figure's standing height. A body's own axes point to its left, down and forward; seen from the
-front they are the picture's x, y and z (towards the viewer), so that a figure that faces the viewer has its left at the
-right of the picture. Left and right look alike, as on real people, and a mirrored figure is again one that could have
-been drawn, which is what mirroring during training and testing takes for granted. What tells left from right is which
-way the body faces: face or hair, open jacket or rucksack, the bend of knees and elbows, the toes, near limbs before far ones.
+Lengths are in units of the figure's standing height. A body's own axes point to its left, down and forward; seen from
+the front they are the picture's x, y and z (towards the viewer), so that a figure that faces the viewer has its left at
+the right of the picture.
+
+Left and right arms and legs are dressed alike, as on real people: a mirrored figure is again one that could have been
+drawn, which is what mirroring during training and testing takes for granted. What tells left from right is which way
+the body faces: face or hair, white shirt front or dark rucksack, the bend of knees and elbows, the toes, near limbs
+before far ones. Skin, shirts, trousers and shoes each have their own range of colours.
 """
 
-import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +17,18 @@ from jaxtyping import Float
 from numpy import ndarray
 from numpy.random import Generator
 
-from hdm.data.canvas import Bar, contrasting, mix
+from hdm.data.canvas import Bar, Colour, draw_colour, mix
 from hdm.data.skeletons import COCO
 
-Colour = tuple[float, float, float]
+# Hue, saturation and value. No cloth is orange or brown: those are skin's.
+BRIGHT = ((0.14, 1.0), (0.6, 1.0), (0.6, 1.0))
+DARK = ((0.14, 1.0), (0.2, 0.9), (0.12, 0.4))
+WHITE = ((0.0, 1.0), (0.0, 0.12), (0.8, 1.0))
+
 SIDES = (1.0, -1.0)  # left and right, as signs on the axis that points to the body's left
 
-# How far in front of a joint the surface of its own flesh and clothes lies at most, in body heights: what lies farther in front hides it.
+# How far in front of a joint the surface of its own flesh and clothes lies at most, in body heights: what lies farther
+# in front hides the joint.
 COVER = dict(nose=0.03, eye=0.02, ear=0.03, shoulder=0.075, elbow=0.05, wrist=0.04, hip=0.095, knee=0.075, ankle=0.055)
 
 
@@ -53,7 +60,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Person:
-    """A dressed pose: joints (17, 3), for each joint the depth (17,) of its own flesh in front of it, and the bars to draw."""
+    """A dressed pose: joints (17, 3), the depth (17,) of its own flesh before each, and the bars to draw."""
 
     joints: Float[ndarray, "17 3"]
     cover: Float[ndarray, "17"]
@@ -66,14 +73,14 @@ class Person:
 
 
 def sample_person(rng: Generator, backdrop: Colour, *, yaw: float | None = None) -> Person:
-    """A person in a random pose and random clothes that mostly stand out from the backdrop's colour; `yaw` as in `sample_pose`."""
+    """A person in a random pose and in clothes that mostly stand out from the backdrop; `yaw` as in `sample_pose`."""
     pose = sample_pose(rng, yaw=yaw)
     cover = np.array([COVER[name.split("_")[-1]] for name in COCO.names]) * max(pose.girth, 1.0)
     return Person(pose.joints, cover, tuple(_dress(pose, rng, backdrop)))
 
 
 def turn(*, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> Float[ndarray, "3 3"]:
-    """The rotation by `pitch` (head forward), then `roll` (head to the left), then `yaw` (face to the picture's right), in degrees."""
+    """Rotation by `pitch` (head forward), `roll` (head to the left), `yaw` (face to the left) in turn, in degrees."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(np.deg2rad([yaw, pitch, roll])), np.sin(np.deg2rad([yaw, pitch, roll]))
     about_down = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_forward = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
@@ -88,10 +95,10 @@ def sample_pose(rng: Generator, *, yaw: float | None = None) -> Pose:
         often than not towards the viewer, else away or to a side.
     """
     if yaw is None:
-        yaw = _one_of(rng, (0.6, (-40, 40)), (0.2, (145, 215)), (0.1, (40, 100)), (0.1, (-100, -40)))
-    # Few lie down; the rest stand, some aslant, and the camera looks down on them a little.
-    lying = rng.random() < 0.07
-    tilt = rng.choice(SIDES) * rng.uniform(60, 110) if lying else np.clip(rng.normal(0, 15), -40, 40)
+        yaw = rng.uniform(*FACING[rng.choice(len(FACING), p=[share for share, _ in FACING])][1])
+    # Few lie down; the rest stand, mostly aslant, and the camera looks down on them a little.
+    lying = rng.random() < 0.08
+    tilt = rng.choice(SIDES) * rng.uniform(60, 110) if lying else rng.uniform(-40, 40)
     body = turn(roll=tilt) @ turn(pitch=rng.uniform(-5, 20)) @ turn(yaw=yaw)
 
     girth, size = rng.uniform(1.05, 1.45), rng.uniform(0.07, 0.09)
@@ -127,14 +134,10 @@ def sample_pose(rng: Generator, *, yaw: float | None = None) -> Pose:
     return Pose(joints, pelvis, trunk, head, neck, skull, hands, toes, girth, size)
 
 
-def _one_of(rng: Generator, *ranges: tuple[float, tuple[float, float]]) -> float:
-    """A number from one of several ranges, each with its probability."""
-    return rng.uniform(*ranges[rng.choice(len(ranges), p=[share for share, _ in ranges])][1])
-
-
-# For each manner the ranges in degrees. Arms: how far the upper arm is raised from hanging (180: straight up), whether to
-# the side (0) or to the front (90), and the elbow's bend. Legs: how far the thigh swings forward, how far it spreads to
-# the side, and the knee's bend.
+# How often a body is turned, and how far, in degrees: towards the viewer, away, to its left, to its right.
+FACING = ((0.76, (-45, 45)), (0.14, (145, 215)), (0.05, (45, 100)), (0.05, (-100, -45)))
+# Ranges in degrees. Arms: how far the upper arm is raised from hanging (180: straight up), whether to the side (0) or
+# to the front (90), and the elbow's bend. Legs: how far the thigh swings forward, how far to the side, the knee's bend.
 ARMS = {
     "hanging": ((5, 30), (0, 90), (0, 50)),
     "akimbo": ((35, 60), (-10, 15), (75, 110)),
@@ -152,22 +155,22 @@ LEGS = {
 STANCES = (
     (0.3, ("standing", "standing")),
     (0.3, ("ahead", "behind")),
-    (0.15, ("crouching", "crouching")),
-    (0.1, ("spread", "spread")),
-    (0.08, ("standing", "spread")),
-    (0.07, ("crouching", "standing")),
+    (0.15, ("spread", "spread")),
+    (0.1, ("crouching", "crouching")),
+    (0.1, ("standing", "spread")),
+    (0.05, ("crouching", "standing")),
 )
 
 
-def _sample_arms(rng: Generator):
+def _sample_arms(rng: Generator) -> list[tuple[ndarray, ...]]:
     """For left and right the directions of upper arm and forearm, each (outward, down, forward)."""
-    manners = rng.choice(list(ARMS), size=2, p=(0.3, 0.12, 0.22, 0.18, 0.18))
+    manners = rng.choice(list(ARMS), size=2, p=(0.25, 0.1, 0.28, 0.12, 0.25))
     if rng.random() < 0.3:
         manners[1] = manners[0]
     return [_arm(rng, manner) for manner in manners]
 
 
-def _arm(rng: Generator, manner: str):
+def _arm(rng: Generator, manner: str) -> tuple[ndarray, ...]:
     raised, heading, bend = np.deg2rad([rng.uniform(*limits) for limits in ARMS[manner]])
     upper = np.array([np.sin(raised) * np.cos(heading), np.cos(raised), np.sin(raised) * np.sin(heading)])
     # The elbow bends forward, and more or less up and inward.
@@ -178,16 +181,16 @@ def _arm(rng: Generator, manner: str):
     return upper, np.cos(bend) * upper + np.sin(bend) * fold
 
 
-def _sample_legs(rng: Generator):
+def _sample_legs(rng: Generator) -> list[tuple[ndarray, ...]]:
     """For left and right the directions of thigh, shin and foot, each (outward, down, forward)."""
     stance = STANCES[rng.choice(len(STANCES), p=[share for share, _ in STANCES])][1]
     order = rng.permutation(2)
     return [_leg(rng, stance[i]) for i in order]
 
 
-def _leg(rng: Generator, manner: str):
+def _leg(rng: Generator, manner: str) -> tuple[ndarray, ...]:
     swing, spread, bend = (rng.uniform(*limits) for limits in LEGS[manner])
-    return [_swung(angle, spread) for angle in (swing, swing - bend, swing - bend + 75)]
+    return tuple(_swung(angle, spread) for angle in (swing, swing - bend, swing - bend + 75))
 
 
 def _swung(angle: float, spread: float) -> Float[ndarray, "3"]:
@@ -203,7 +206,8 @@ def _section(frame, breadth: float, depth: float, axis) -> tuple[float, float]:
     along p; p is the direction in the picture across the bar's axis.
     """
     left, forward = frame[:, 0] * breadth, frame[:, 2] * depth
-    across = np.array([-axis[1], axis[0]]) / max(np.hypot(axis[0], axis[1]), 1e-6)
+    angle = np.arctan2(axis[1], axis[0])
+    across = np.array([-np.sin(angle), np.cos(angle)])
     width = float(np.hypot(left[:2] @ across, forward[:2] @ across))
     return width, float(np.hypot(left[2], forward[2])) / width
 
@@ -221,17 +225,12 @@ def _limb(start, end, radii, colour, stripes=(0.0, 0)) -> Bar:
 def _dress(pose: Pose, rng: Generator, backdrop: Colour) -> list[Bar]:
     """The bars of a body in random clothes."""
 
-    def cloth(saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-        # No oranges: those are skin's.
-        return contrasting(
-            lambda: colorsys.hsv_to_rgb(rng.uniform(0.14, 1.0), rng.uniform(*saturation), rng.uniform(*value)), backdrop
-        )
-
     skin = mix((0.45, 0.26, 0.16), (1.0, 0.80, 0.66), rng.random())
-    bright, dark = ((0.6, 1.0), (0.6, 1.0)), ((0.2, 0.9), (0.12, 0.4))
-    shirt, trousers = cloth(*bright), cloth(*dark)
-    shoes, rucksack = mix((0.75, 0.75, 0.75), (1.0, 1.0, 1.0), rng.random()), cloth(*dark)
-    sleeves = cloth(*bright) if rng.random() < 0.2 else shirt
+    shirt, sleeves, hat = (draw_colour(rng, *BRIGHT, backdrop) for _ in range(3))
+    trousers, rucksack = (draw_colour(rng, *DARK, backdrop) for _ in range(2))
+    white, shoes = draw_colour(rng, *WHITE), draw_colour(rng, *WHITE)
+    if rng.random() < 0.4:
+        sleeves = shirt
     pattern = (rng.uniform(0.1, 0.25), int(rng.integers(2, 6))) if rng.random() < 0.3 else (0.0, 0)
     g = pose.girth
     bars: list[Bar] = []
@@ -263,19 +262,13 @@ def _dress(pose: Pose, rng: Generator, backdrop: Colour) -> list[Bar]:
         _slab(pose.trunk, middle, pose.neck, breadths, depths, (0.03, 0.03), shirt, pattern),
         _limb(pose.neck - up * 0.01, pose.skull, (0.03, 0.028), skin),
     ]  # fmt: skip
-    if rng.random() < 0.9:  # an open jacket: a light strip of shirt in front
-        light = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.9, 1.0))
-        front = forward * 0.045 * g
-        bars.append(
-            _slab(
-                pose.trunk, middle + front, pose.neck + front, (0.045, 0.06), (0.03 * g, 0.035 * g), (0.03, 0.02), light
-            )
-        )
-    if rng.random() < 0.7:
-        back = -forward * 0.085 * g
-        start, end = middle + up * 0.06 + back, pose.neck - up * 0.04 + back
-        bars.append(_slab(pose.trunk, start, end, (0.08, 0.07), (0.05, 0.04), (0.03, 0.03), rucksack))
-    return bars + _head(pose, rng, skin, cloth(*bright))
+    if rng.random() < 0.95:  # an open jacket over a white shirt
+        start, end = middle + forward * 0.045 * g, pose.neck + forward * 0.045 * g
+        bars.append(_slab(pose.trunk, start, end, (0.06, 0.075), (0.033 * g, 0.038 * g), (0.03, 0.02), white))
+    if rng.random() < 0.85:
+        start, end = middle + up * 0.06 - forward * 0.085 * g, pose.neck - up * 0.04 - forward * 0.085 * g
+        bars.append(_slab(pose.trunk, start, end, (0.09, 0.085), (0.05, 0.04), (0.03, 0.03), rucksack))
+    return bars + _head(pose, rng, skin, hat)
 
 
 def _head(pose: Pose, rng: Generator, skin: Colour, hat: Colour) -> list[Bar]:
@@ -299,9 +292,9 @@ def _head(pose: Pose, rng: Generator, skin: Colour, hat: Colour) -> list[Bar]:
     dark, fair = (0.08, 0.05, 0.04), ((0.85, 0.68, 0.35), (0.45, 0.2, 0.08), (0.6, 0.6, 0.6))
     hair = mix(dark, fair[rng.integers(3)], rng.random())
     worn = rng.random()
-    if worn < 0.85:  # the rest are bald
+    if worn < 0.92:  # the rest are bald
         cap = hat if worn < 0.2 else hair
         bars.append(oval(pose.skull + up * 0.28 * r - forward * 0.3 * r, 0.2 * r, 0.93 * r, cap))
-    if 0.6 < worn < 0.85:  # long hair
+    if 0.65 < worn < 0.92:  # long hair
         bars.append(oval(pose.skull - up * 0.75 * r - forward * 0.45 * r, 0.5 * r, 0.7 * r, hair))
     return bars

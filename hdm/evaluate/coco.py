@@ -23,8 +23,8 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Predictions in COCO's result format, one entry per person.
 
-    joints: image pixels. scores: per joint; the person's score is their mean (ground-truth boxes all have score 1, so no box
-    score enters).
+    joints: image pixels. scores: per joint; the person's score is their mean (ground-truth boxes all have score 1, so
+    no box score enters).
     """
     return [
         {
@@ -44,7 +44,8 @@ def coco_ap(
 
     results: as `coco_results` makes them. image_ids: the images to count, all of the file by default.
     The similarity is exp(-d^2 / (2 area (2 sigma_k)^2)), averaged over labelled joints, as pycocotools computes it.
-    Raises InputError for a file that is no COCO annotation file, no results, and results that do not fit it or are not finite.
+    Raises InputError for a file that is no COCO annotation file, no results, and results that do not fit it or are not
+    finite.
     """
     if not results:
         raise InputError("there is no prediction to evaluate: run the network on at least one person")

@@ -15,7 +15,8 @@ def localisation_error(
 ) -> Float[Tensor, ""] | Float[Tensor, "N K"]:
     """Distance ||predicted - joint|| in the unit of the points, over joints with visible > 0.
 
-    reduction: `mean` or `median` over all visible joints, or `none` for (N, K) distances, NaN where a joint does not count.
+    reduction: `mean` or `median` over all visible joints, or `none` for (N, K) distances, NaN where a joint does not
+        count.
     Raises InputError where shapes differ, no joint counts, or a point that counts is not finite.
     """
     if reduction not in ("mean", "median", "none"):
@@ -36,7 +37,8 @@ def pck(
 ) -> float:
     """Percentage of correct keypoints: the share (0 to 1) of visible joints within threshold * size of the annotation.
 
-    size: the length that the threshold is a fraction of, per person, such as the longer side of the box, in the points' unit.
+    size: the length that the threshold is a fraction of, per person, such as the longer side of the box, in the points'
+        unit.
     """
     counts = _counted(predicted, joints, visible)
     within = torch.linalg.vector_norm(predicted - joints, dim=-1) <= threshold * size.unsqueeze(-1)
@@ -58,8 +60,8 @@ def mean_pose(joints: Float[Tensor, "N K 2"], visible: Float[Tensor, "N K"]) -> 
 def _counted(predicted: Tensor, joints: Tensor, visible: Tensor) -> Tensor:
     if predicted.shape != joints.shape or visible.shape != joints.shape[:-1]:
         raise InputError(
-            f"predicted {tuple(predicted.shape)}, joints {tuple(joints.shape)} and visible {tuple(visible.shape)} do not match: "
-            "give (N, K, 2), (N, K, 2) and (N, K)"
+            f"predicted {tuple(predicted.shape)}, joints {tuple(joints.shape)} and visible {tuple(visible.shape)} "
+            "do not match: give (N, K, 2), (N, K, 2) and (N, K)"
         )
     counts = visible > 0
     if not bool(counts.any()):

@@ -1,4 +1,4 @@
-"""SimpleBaseline (Xiao, Wu, Wei, ECCV 2018): a classification backbone, three transposed convolutions, one heatmap per joint."""
+"""SimpleBaseline (Xiao, Wu, Wei, ECCV 2018): a backbone for classification, three transposed convolutions, heatmaps."""
 
 import torch
 import torchvision
@@ -64,8 +64,8 @@ def build_model(
 ) -> SimpleBaseline:
     """A SimpleBaseline network.
 
-    name: `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152` (torchvision) or `timm:<name>` (any timm model that
-        offers features at stride 32; extra `timm`).
+    name: `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152` (torchvision) or `timm:<name>` (any timm model
+        that offers features at stride 32; extra `timm`).
     joints: K, the number of heatmaps.
     pretrained: ImageNet weights for the backbone. torchvision and timm download theirs; those of
         `timm:tf_efficientnet_lite0` are taken from the extra `weights` where it is installed, without a download.

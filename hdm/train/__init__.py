@@ -1,6 +1,6 @@
 """Training: settings, the loop, checkpoints."""
 
 from hdm.train.config import TrainConfig, run_configs
-from hdm.train.loop import train
+from hdm.train.loop import Run, train, trained_network
 
-__all__ = ["TrainConfig", "run_configs", "train"]
+__all__ = ["Run", "TrainConfig", "run_configs", "train", "trained_network"]

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,37 @@ from hdm.errors import InputError
 from hdm.losses import make_loss
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+# What a setting of each type may hold.
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    str: ("text", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", _is_whole),
+    int | None: ("a whole number or nothing", lambda value: value is None or _is_whole(value)),
+    float: ("a number (in YAML: 1.0e-3, as 1e-3 is text there)", _is_number),
+    tuple[int, int]: (
+        "a list of two whole numbers",
+        lambda value: _is_list(value) and len(value) == 2 and all(map(_is_whole, value)),
+    ),
+    tuple[float, ...]: ("a list of numbers", lambda value: _is_list(value) and all(map(_is_number, value))),
+    dict[str, Any]: ("a mapping", lambda value: isinstance(value, dict)),
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that a run depends on. An unknown setting or a value that can't be is an InputError.
+    """Everything that a run depends on. An unknown setting, or a value of the wrong kind or size, is an InputError.
 
     data: `coco:DIR` or `synthetic:DIR`; its train part trains, its val part validates with ground-truth boxes.
     train_limit, val_limit: only the first so many persons.
@@ -58,20 +87,25 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_size", tuple(self.input_size))
-        object.__setattr__(self, "drops", tuple(self.drops))
+        for entry in dataclasses.fields(self):
+            object.__setattr__(self, entry.name, _of_kind(entry, getattr(self, entry.name)))
         make_loss(self.loss, **self.loss_settings)
-        positive = ("head_channels", "epochs", "batch_size", "lr")
+        positive = ("head_channels", "epochs", "batch_size", "lr", "train_limit", "val_limit")
         shares = ("warm_start", "warm_up", "flip")
         checks = [
-            (len(self.input_size) == 2 and all(side > 0 and side % 32 == 0 for side in self.input_size),
+            (all(side > 0 and side % 32 == 0 for side in self.input_size),
              f"input_size {self.input_size} must be (rows, columns), both multiples of 32"),
             (self.decoder in DECODERS, f"unknown decoder {self.decoder!r}: choose one of {', '.join(DECODERS)}"),
             (self.schedule in ("cosine", "step"), f"unknown schedule {self.schedule!r}: choose cosine or step"),
             (self.device in ("auto", "cpu", "cuda"), f"unknown device {self.device!r}: choose auto, cpu or cuda"),
+            (all(0 <= drop <= 1 for drop in self.drops),
+             f"drops {self.drops} must be shares of the epochs, from 0 to 1"),
+            ("reduction" not in self.loss_settings, "loss_settings must leave out reduction: training needs the mean"),
             (self.workers >= 0, f"workers {self.workers} must be 0 or more"),
+            (self.seed >= 0, f"seed {self.seed} must be 0 or more"),
             (self.rotation >= 0 and 0 <= self.scale < 1, "rotation must be at least 0 and scale from 0 to below 1"),
-            *((getattr(self, name) > 0, f"{name} {getattr(self, name)} must be positive") for name in positive),
+            *((getattr(self, name) is None or getattr(self, name) > 0, f"{name} {getattr(self, name)} must be positive")
+              for name in positive),
             *((0 <= getattr(self, name) <= 1, f"{name} {getattr(self, name)} must be from 0 to 1") for name in shares),
         ]  # fmt: skip
         for sound, message in checks:
@@ -80,21 +114,21 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "TrainConfig":
-        """A config from a mapping, such as a profile's `train` section. Raises InputError for a name that is no setting."""
-        names = [entry.name for entry in dataclasses.fields(cls)]
+        """A config from a mapping, such as a profile's `train` section; InputError for a name that is no setting."""
+        entries = {entry.name: entry for entry in dataclasses.fields(cls)}
         for name in settings:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
+            if name not in entries:
+                near = difflib.get_close_matches(str(name), entries, 1)
                 raise InputError(
                     f"unknown setting {name!r}"
-                    + (f": did you mean {near[0]!r}?" if near else f": known are {', '.join(names)}")
+                    + (f": did you mean {near[0]!r}?" if near else f": known are {', '.join(entries)}")
                 )
         if "data" not in settings:
             raise InputError("setting 'data' is missing: give coco:DIR or synthetic:DIR")
-        return cls(**settings)
+        return cls(**{name: _of_kind(entries[name], value) for name, value in settings.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, with the data directory reduced to its name: a record holds no path of a machine."""
+        """The settings as plain values; of the data directory only the name: a record holds no path of a machine."""
         settings = json.loads(json.dumps(dataclasses.asdict(self)))
         kind, _, place = self.data.partition(":")
         settings["data"] = f"{kind}:{place.rstrip('/').rpartition('/')[2]}"
@@ -109,7 +143,21 @@ class TrainConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def _of_kind(entry: dataclasses.Field, value: Any) -> Any:
+    """The value in the setting's own type: YAML and JSON have no tuples and may write 1 for 1.0, and equal settings
+    shall be equal. Raises InputError where it is of another kind."""
+    kind, fits = KINDS[entry.type]
+    if not fits(value):
+        raise InputError(f"setting {entry.name} {value!r} must be {kind}")
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if entry.type is float else value
+
+
 def run_configs(profile: dict[str, Any]) -> dict[str, TrainConfig]:
     """The runs of a profile by name: its `data` and `train` sections with each entry of `runs` on top."""
-    shared = {"data": profile["data"], **profile.get("train", {})}
-    return {name: TrainConfig.from_dict({**shared, **settings}) for name, settings in profile["runs"].items()}
+    for section in ("data", "runs"):
+        if not profile.get(section):
+            raise InputError(f"the profile has no section {section!r}: see book/profiles for how one looks")
+    shared = {"data": profile["data"], **(profile.get("train") or {})}
+    return {name: TrainConfig.from_dict({**shared, **(settings or {})}) for name, settings in profile["runs"].items()}

@@ -19,7 +19,7 @@ from hdm.data.coco import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
 from hdm.losses import CrossEntropy, make_loss
-from hdm.models import build_model
+from hdm.models import SimpleBaseline, build_model
 from hdm.records import RUNS, provenance, read_epochs, read_run, read_runs, write_run
 from hdm.train.checkpoint import load_checkpoint, save_checkpoint
 from hdm.train.config import TrainConfig
@@ -49,8 +49,9 @@ def train(
 ) -> Run:
     """Trains a network as `config` says, validates it after every epoch, and writes a run record.
 
-    Stopped at any moment and called again with the same config, it goes on after the last complete epoch and ends as if it had not been
-    stopped. reuse: return the newest record of the same settings and data, where there is one, instead of training.
+    Stopped at any moment and called again with the same config, it goes on after the last complete epoch and ends as if
+    it had not been stopped.
+    reuse: return the newest record of the same settings and data, where there is one, instead of training.
     log: is given one line per epoch. Raises InputError for bad data, bad settings and a network that diverges.
     """
     cv2.setNumThreads(0)  # OpenCV's threads and torch's get in each other's way
@@ -167,11 +168,26 @@ def train(
     written = write_run(runs, record, epochs)
     # Last, so that a run whose record could not be written goes on from its last epoch but one.
     save_checkpoint(folder / "last.pt", {**state, **bookkeeping, "finished": True})
-    return Run(record, epochs, written, folder / "last.pt")
+    return Run(read_run(written), epochs, written, folder / "last.pt")
+
+
+def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
+    """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode.
+
+    Raises InputError where the weights are not on this machine: records are kept in the repository, weights are not.
+    """
+    saved = load_checkpoint(run.checkpoint)
+    if saved is None:
+        raise InputError(f"weights {run.checkpoint} of run {run.record['run_id']} are not there: train it again")
+    settings = run.record["settings"]
+    joints = len(saved["model"]["final_layer.bias"])
+    model = build_model(settings["model"], joints=joints, head_channels=settings["head_channels"])
+    model.load_state_dict(saved["model"])
+    return model.eval(), make_loss(settings["loss"], **settings["loss_settings"])
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """The learning rate of a step (from 0): a linear rise over the first `warm_up` share, then `cosine` or `step` decay."""
+    """The learning rate of a step (from 0): a linear rise over the share `warm_up`, then `cosine` or `step` decay."""
     rise = config.warm_up * steps
     if step < rise:
         return config.lr * (step + 1) / (rise + 1)

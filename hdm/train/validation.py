@@ -14,7 +14,7 @@ from hdm.decode import decode
 from hdm.evaluate import coco_ap, coco_results, localisation_error, mean_pose, pck
 from hdm.losses import make_loss
 from hdm.models import SimpleBaseline
-from hdm.pixels import apply_affine, box_affine, heatmap_to_crop, invert_affine
+from hdm.pixels import apply_affine, box_affine, heatmap_to_crop, inside, invert_affine
 from hdm.train.config import TrainConfig
 
 
@@ -50,7 +50,7 @@ def validate(model: SimpleBaseline, crops: PersonCrops, loss: nn.Module, config:
             total += float(
                 per_joint(heatmaps[shown], batch.joints[shown].to(device), batch.visible[shown].to(device)).sum()
             )
-        found, score = decode(loss.maps(heatmaps), config.decoder)
+        found, score = decode(loss.maps(heatmaps), config.decoder)  # type: ignore[operator]
         found = heatmap_to_crop(found.cpu(), STRIDE)
         predicted.append(found)
         joints.append(heatmap_to_crop(batch.joints, STRIDE))
@@ -92,11 +92,18 @@ def _box_side(box: tuple[float, float, float, float], input_size: tuple[int, int
 
 
 def mean_pose_error_px(train_data: PersonData, val_data: PersonData, config: TrainConfig) -> float:
-    """Pixel error (crop pixels) of predicting the training part's average crop joints for everybody."""
+    """Pixel error (crop pixels) of predicting the training part's average crop joints for everybody.
+
+    It counts the joints that the network's error counts: labelled and inside the crop.
+    """
+    rows, columns = config.input_size
 
     def crop_joints(data: PersonData) -> tuple[Tensor, Tensor]:
         points = [apply_affine(box_affine(person.box, config.input_size), person.joints) for person in data.persons]
-        return torch.from_numpy(np.stack(points)).float(), torch.from_numpy(np.stack([p.visible for p in data.persons]))
+        visible = [
+            person.visible * inside(crop, columns, rows) for person, crop in zip(data.persons, points, strict=True)
+        ]
+        return torch.from_numpy(np.stack(points)).float(), torch.from_numpy(np.stack(visible)).float()
 
     joints, visible = crop_joints(val_data)
     return float(localisation_error(mean_pose(*crop_joints(train_data)).expand_as(joints), joints, visible))

@@ -1,0 +1,279 @@
+"""Person crops: where joints and pixels go, what a view depends on, and what is said about files that are no images."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hdm.data.augment import Augmentation, View
+from hdm.data.coco import Person, PersonData, load_persons
+from hdm.data.crops import STRIDE, PersonCrops, crop_person, read_image
+from hdm.data.skeletons import COCO
+from hdm.errors import InputError
+from hdm.pixels import apply_affine, heatmap_to_crop, invert_affine
+
+SIZE = (96, 64)  # rows, columns
+
+
+def person_of(path: Path, box: tuple[float, float, float, float], joints: np.ndarray, visible: np.ndarray) -> Person:
+    return Person(1, 1, path, box, joints, visible.astype(np.float32))
+
+
+def data_of(*persons: Person) -> PersonData:
+    return PersonData("coco:made", "train", Path("made.json"), COCO, persons, {}, "")
+
+
+@pytest.fixture
+def spotted(tmp_path: Path) -> tuple[Person, np.ndarray]:
+    """A person whose joints are discs of radius 4 and 17 different colours on grey; their colours (17, 3)."""
+    levels = (0, 127, 255)
+    colours = np.array([(r, g, b) for r in levels for g in levels for b in levels if (r, g, b) != (127, 127, 127)][:17])
+    columns, rows = np.meshgrid(30 + 20 * np.arange(4), 25 + 22 * np.arange(5))
+    joints = np.stack([columns.ravel(), rows.ravel()], axis=1)[:17].astype(float)
+    picture = np.full((150, 120, 3), 127, np.uint8)
+    for (x, y), colour in zip(joints.astype(int).tolist(), colours.tolist(), strict=True):
+        cv2.circle(picture, (x, y), 4, colour, thickness=-1)
+    path = tmp_path / "spotted.png"  # without loss
+    cv2.imwrite(str(path), picture[..., ::-1])
+    return person_of(path, (20.0, 15.0, 80.0, 110.0), joints, np.ones(17)), colours
+
+
+def views(count: int) -> list[View]:
+    rng = np.random.default_rng(1)
+    return [
+        View(float(rng.uniform(-180, 180)), float(rng.uniform(0.7, 1.4)), bool(rng.random() < 0.5))
+        for _ in range(count)
+    ]
+
+
+def test_pixels_and_joints_go_to_the_same_place(spotted: tuple[Person, np.ndarray]) -> None:
+    """Under any turn and size the pixel at a joint has the colour of that joint's disc; mirrored, of its partner's."""
+    person, colours = spotted
+    image = read_image(person)
+    seen = 0
+    for view in views(40):
+        crop = crop_person(image, person, SIZE, view, COCO.flip_order)
+        x, y = heatmap_to_crop(crop.joints, STRIDE).round().long().T
+        shown = crop.visible > 0
+        expected = colours[COCO.flip_order] if view.mirror else colours
+        # Joints at the very border of the heatmap round to a pixel outside of the crop.
+        shown &= (x >= 0) & (x < SIZE[1]) & (y >= 0) & (y < SIZE[0])
+        found = crop.image[:, y[shown], x[shown]].T
+        np.testing.assert_array_equal(found, expected[shown])
+        seen += int(shown.sum())
+    assert seen > 300
+
+
+def test_a_mirror_image_has_its_left_wrist_where_the_right_one_was(spotted: tuple[Person, np.ndarray]) -> None:
+    person, _ = spotted
+    image = read_image(person)
+    left, right = COCO.names.index("left_wrist"), COCO.names.index("right_wrist")
+    plain, mirrored = (
+        crop_person(image, person, SIZE, View(mirror=mirror), COCO.flip_order) for mirror in (False, True)
+    )
+    torch.testing.assert_close(mirrored.image, plain.image.flip(-1), atol=1, rtol=0)
+    width = SIZE[1] // STRIDE
+    expected = plain.joints[right] * torch.tensor([-1.0, 1.0]) + torch.tensor([width - 1.0, 0.0])
+    torch.testing.assert_close(mirrored.joints[left], expected, atol=1e-5, rtol=0)
+    assert mirrored.joints[left, 0] != plain.joints[left, 0]
+
+
+def test_mirroring_takes_visibility_along(spotted: tuple[Person, np.ndarray]) -> None:
+    person, _ = spotted
+    left, right = COCO.names.index("left_wrist"), COCO.names.index("right_wrist")
+    one_sided = replace(person, visible=(np.arange(17) == left).astype(np.float32))
+    crop = crop_person(read_image(person), one_sided, SIZE, View(mirror=True), COCO.flip_order)
+    assert crop.visible.nonzero().flatten().tolist() == [right]
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+def test_joints_go_back_to_the_image(small_data: str, augmentation: Augmentation | None) -> None:
+    data = load_persons(small_data, "train")
+    for crop in PersonCrops(data, SIZE, augmentation=augmentation):
+        person = data.persons[crop.index]
+        back = apply_affine(invert_affine(crop.affine.numpy()), heatmap_to_crop(crop.joints.double(), STRIDE).numpy())
+        mirrored = torch.linalg.det(crop.affine[:, :2]) < 0
+        joints, visible = (
+            values[COCO.flip_order] if mirrored else values for values in (person.joints, person.visible)
+        )
+        assert np.abs(back - joints)[visible > 0].max() < 1e-3
+        np.testing.assert_array_less(crop.visible.numpy(), visible + 1e-6)  # nothing appears that was not labelled
+
+
+def test_a_crop_shows_every_annotated_joint_of_a_generated_person(small_data: str) -> None:
+    data = load_persons(small_data, "val")
+    for crop in PersonCrops(data, SIZE):
+        np.testing.assert_array_equal(crop.visible, data.persons[crop.index].visible)
+
+
+def test_joints_outside_of_the_crop_do_not_count(tmp_path: Path) -> None:
+    """The crop of a box of 64 x 96 / 1.25 pixels has the picture's scale, so its border is known to the pixel."""
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((200, 200, 3), 90, np.uint8))
+    box = (100 - 25.6 + 0.5, 100 - 38.4 + 0.5, 51.2, 76.8)  # centre (100, 100)
+    joints = np.full((17, 2), 100.0)
+    joints[:4] = [[100 - 31.9, 100], [100 - 32.1, 100], [100, 100 + 47.9], [100, 100 + 48.1]]
+    crop = PersonCrops(data_of(person_of(path, box, joints, np.ones(17))), SIZE)[0]
+    assert crop.visible[:5].tolist() == [1, 0, 1, 0, 1]
+    # 31.9 pixels left of the centre of a crop 64 wide: 0.1 pixels from its left edge, which is at heatmap x = -0.5.
+    assert crop.joints[0, 0].item() == pytest.approx(-0.5 + 0.1 / 4, abs=1e-4)
+
+
+def test_a_view_that_shows_no_joint_is_replaced(tmp_path: Path) -> None:
+    """One joint in the corner of the box: a third of the random views turn it out of the crop."""
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((100, 100, 3), 90, np.uint8))
+    joints, visible = np.full((17, 2), 0.0), np.zeros(17)
+    joints[15], visible[15] = (74.0, 94.0), 1
+    person = person_of(path, (25.0, 5.0, 50.0, 90.0), joints, visible)
+    crops = PersonCrops(data_of(person), SIZE, augmentation=Augmentation())
+    plain = PersonCrops(data_of(person), SIZE)[0]
+    replaced = 0
+    for epoch in range(100):
+        crops.epoch = epoch
+        crop = crops[0]
+        assert crop.visible.sum() == 1
+        replaced += torch.equal(crop.affine, plain.affine)
+    assert replaced > 10
+
+
+# --- what a view depends on ---
+
+
+def crops_of(source: str, seed: int = 3, epoch: int = 0) -> PersonCrops:
+    crops = PersonCrops(load_persons(source, "train").head(10), SIZE, augmentation=Augmentation(), seed=seed)
+    crops.epoch = epoch
+    return crops
+
+
+def test_a_view_depends_on_seed_epoch_and_index_alone(small_data: str) -> None:
+    forwards = [crop.affine for crop in crops_of(small_data)]
+    backwards = crops_of(small_data)
+    for index in reversed(range(10)):
+        np.random.standard_normal(3)  # what else is drawn does not matter
+        assert torch.equal(backwards[index].affine, forwards[index])
+    for other in (crops_of(small_data, seed=4), crops_of(small_data, epoch=1)):
+        assert not any(torch.equal(crop.affine, forwards[crop.index]) for crop in other)
+
+
+def test_workers_change_nothing(small_data: str) -> None:
+    def batches(workers: int) -> list:
+        order = torch.Generator().manual_seed(1)
+        loader = DataLoader(crops_of(small_data), 4, shuffle=True, generator=order, num_workers=workers)
+        return list(loader)
+
+    alone, helped = batches(0), batches(2)
+    assert [len(batch.index) for batch in alone] == [4, 4, 2]
+    for first, second in zip(alone, helped, strict=True):
+        for name, value in first._asdict().items():
+            assert torch.equal(value, getattr(second, name)), name
+
+
+def test_without_augmentation_epochs_are_alike(small_data: str) -> None:
+    crops = PersonCrops(load_persons(small_data, "val"), SIZE)
+    before = crops[0]
+    crops.epoch = 5
+    assert torch.equal(crops[0].image, before.image)
+
+
+@pytest.mark.parametrize("size", [(0, 64), (64, -4), (66, 64), (64, 63), (2, 64)])
+def test_input_size_must_fit_the_stride(small_data: str, size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=f"input size {size[0]} x {size[1]} must be positive multiples of 4"):
+        PersonCrops(load_persons(small_data, "val"), size)
+
+
+# --- files ---
+
+
+def jpeg(shape: tuple[int, int] = (60, 80)) -> bytes:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+def png() -> bytes:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "can't be read .*No such file"),
+    "a folder": (Path.mkdir, "can't be read .*directory"),
+    "empty": (lambda path: path.write_bytes(b""), "is not an image .0 bytes"),
+    "text": (lambda path: path.write_text("not found"), "is not an image"),
+    "half a JPEG": (lambda path: path.write_bytes(jpeg()[: len(jpeg()) // 2]), "is cut short"),
+    "a JPEG without its end": (lambda path: path.write_bytes(jpeg()[:-2]), "is cut short"),
+    "JPEG markers around nothing": (lambda path: path.write_bytes(b"\xff\xd8rubbish\xff\xd9"), "is not an image"),
+    "half a PNG": (lambda path: path.write_bytes(png()[: len(png()) // 2]), "is not an image"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_a_file_that_is_no_whole_image(tmp_path: Path, fault: str) -> None:
+    make, words = BAD_FILES[fault]
+    path = tmp_path / "picture.jpg"
+    make(path)
+    person = person_of(path, (0.0, 0.0, 40.0, 40.0), np.full((17, 2), 20.0), np.ones(17))
+    with pytest.raises(InputError, match=words) as raised:
+        PersonCrops(data_of(person), SIZE)[0]
+    assert str(path) in str(raised.value)
+
+
+def test_a_bad_image_is_named_across_worker_processes(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(jpeg()[:-200])
+    person = person_of(path, (0.0, 0.0, 40.0, 40.0), np.full((17, 2), 20.0), np.ones(17))
+    with pytest.raises(InputError, match="picture.jpg is cut short"):
+        next(iter(DataLoader(PersonCrops(data_of(person), SIZE), num_workers=1)))
+
+
+def test_colours_are_red_green_blue_and_grey_pictures_have_three_channels(tmp_path: Path) -> None:
+    person = person_of(tmp_path / "a.png", (0.0, 0.0, 4.0, 4.0), np.zeros((17, 2)), np.ones(17))
+    cv2.imwrite(str(person.image_path), np.full((4, 6, 3), (10, 20, 200), np.uint8))  # OpenCV writes blue first
+    np.testing.assert_array_equal(read_image(person), np.full((4, 6, 3), (200, 20, 10)))
+    cv2.imwrite(str(person.image_path), np.full((4, 6), 77, np.uint8))
+    np.testing.assert_array_equal(read_image(person), np.full((4, 6, 3), 77))
+
+
+def test_the_turn_that_a_camera_wrote_is_ignored(tmp_path: Path) -> None:
+    """Annotations are in the pixels as stored, so an EXIF orientation (here 6: turn by 90 degrees) must not act."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    plain = jpeg((60, 80))
+    turned = plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (80, 60, 3)  # the tag is a real one
+    person = person_of(tmp_path / "a.jpg", (0.0, 0.0, 4.0, 4.0), np.zeros((17, 2)), np.ones(17))
+    person.image_path.write_bytes(turned)
+    assert read_image(person).shape == (60, 80, 3)
+
+
+def test_a_picture_of_one_pixel(tmp_path: Path) -> None:
+    path = tmp_path / "dot.png"
+    cv2.imwrite(str(path), np.full((1, 1, 3), 255, np.uint8))
+    crop = PersonCrops(data_of(person_of(path, (0.0, 0.0, 1.0, 1.0), np.zeros((17, 2)), np.ones(17))), (32, 24))[0]
+    # The pixel's centre is the crop's; its light fades to black on the way to the neighbours' centres.
+    assert crop.image[:, 15:17, 11:13].min() > 230
+    assert crop.image[:, [0, 0, -1, -1], [0, -1, 0, -1]].max() < 40
+    torch.testing.assert_close(crop.joints[0], torch.tensor([2.5, 3.5]))
+    assert crop.visible.all()
+
+
+def test_a_picture_smaller_than_the_box_is_black_around(tmp_path: Path) -> None:
+    path = tmp_path / "small.png"
+    cv2.imwrite(str(path), np.full((20, 10, 3), 255, np.uint8))
+    # Centre of picture and box are (4.5, 9.5); 64 x 96 / 1.25 pixels: the crop has the picture's scale.
+    box = (4.5 - 25.6 + 0.5, 9.5 - 38.4 + 0.5, 51.2, 76.8)
+    crop = PersonCrops(data_of(person_of(path, box, np.full((17, 2), 9.5), np.ones(17))), SIZE)[0]
+    white = torch.zeros(96, 64, dtype=torch.bool)
+    white[38:58, 27:37] = True
+    assert torch.equal(crop.image[0] > 127, white)
+
+
+def test_a_box_of_no_area_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(InputError, match="no area"):
+        PersonCrops(data_of(person_of(path, (1.0, 1.0, 0.0, 3.0), np.zeros((17, 2)), np.ones(17))), SIZE)[0]
