@@ -165,9 +165,10 @@ def _page_problems(path: Path, figures: int, root: Path) -> Iterator[str]:
             yield f"the figure {source} is missing or empty"
     if "Traceback (most recent call last)" in text or article.select(".output.traceback"):
         yield "a traceback is shown"
-    for pattern in machine_paths(root):
-        if found := re.search(pattern + r"[^\s<\"']*", text):
-            yield f"a path of this machine is shown: {found[0]}"
+    # One folder may lie within another, so that a path fits several patterns.
+    found_paths = {found[0] for pattern in machine_paths(root) if (found := re.search(pattern + r"[^\s<\"']*", text))}
+    for path_shown in sorted(found_paths):
+        yield f"a path of this machine is shown: {path_shown}"
     for loaded in page.select("script[src], link[rel=stylesheet], link[rel=preload], img[src], iframe[src]"):
         address = str(loaded.get("src") or loaded.get("href"))
         if re.match(r"(https?:)?//", address):

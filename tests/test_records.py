@@ -277,3 +277,18 @@ def test_versions_and_hardware_are_there() -> None:
     assert source["hardware"]["cores"] >= 1
     assert source["hardware"]["cpu"]
     json.dumps(source)
+
+
+def test_what_a_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PACKAGES", ("torch", "a-package-that-nobody-has"))
+    read = Path.read_text
+
+    def without_proc(path: Path, *arguments, **options) -> str:
+        if path.is_relative_to("/proc"):
+            raise FileNotFoundError(path)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", without_proc)
+    source = provenance()
+    assert source["versions"].keys() == {"python", "torch"}
+    assert source["hardware"]["cpu"]  # without /proc/cpuinfo too

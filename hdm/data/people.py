@@ -135,7 +135,7 @@ def sample_pose(rng: Generator, *, yaw: float | None = None) -> Pose:
 
 
 # How often a body is turned, and how far, in degrees: towards the viewer, away, to its left, to its right.
-FACING = ((0.76, (-45, 45)), (0.14, (145, 215)), (0.05, (45, 100)), (0.05, (-100, -45)))
+FACING = ((0.84, (-45, 45)), (0.1, (145, 215)), (0.03, (45, 100)), (0.03, (-100, -45)))
 # Ranges in degrees. Arms: how far the upper arm is raised from hanging (180: straight up), whether to the side (0) or
 # to the front (90), and the elbow's bend. Legs: how far the thigh swings forward, how far to the side, the knee's bend.
 ARMS = {

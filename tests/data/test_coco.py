@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hdm.data import prepare_data
 from hdm.data.coco import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.data.skeletons import COCO
@@ -206,6 +207,25 @@ def test_what_is_left_out_may_have_a_box_without_area(folder: Path) -> None:
     """COCO's own file holds such boxes of persons without a labelled joint."""
     spoil(lambda content: content["annotations"][2].update(bbox=[10, 5, 0, 30], area=0))(folder)
     assert load_persons(f"coco:{folder}", "val").skipped["no labelled joint"] == 1
+
+
+# --- the data of a profile ---
+
+
+def test_a_profile_with_generated_data_has_it_made_once(tmp_path: Path) -> None:
+    profile = {"data": f"synthetic:{tmp_path / 'made'}", "synthetic": {"images": 3, "seed": 1}}
+    assert prepare_data(profile, progress=False) == profile["data"]
+    first = load_persons(profile["data"], "train")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*")}
+    prepare_data(profile, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*")} == times
+    assert len(first.persons) > 0
+
+
+def test_photographs_are_not_made(tmp_path: Path) -> None:
+    data = f"coco:{tmp_path / 'missing'}"
+    assert prepare_data({"data": data, "synthetic": {"images": 3}}, progress=False) == data
+    assert not (tmp_path / "missing").exists()
 
 
 # --- the real photographs of the sample ---
