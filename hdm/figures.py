@@ -129,8 +129,10 @@ def map_gallery(
     crops: Sequence[Crop], maps: Mapping[str, Float[Tensor, "n H W"]], joint: int, skeleton: Skeleton
 ) -> Figure:
     """One row per crop: the annotated person, then the map of one joint (its index) under each method."""
-    columns = 1 + len(maps)
-    figure, axes = plt.subplots(len(crops), columns, figsize=(1.9 * columns, 2.4 * len(crops)), squeeze=False)
+    columns, shape = 1 + len(maps), crops[0].image.shape[1] / crops[0].image.shape[2]
+    figure, axes = plt.subplots(
+        len(crops), columns, figsize=(1.9 * columns, 1.9 * shape * len(crops) + 0.3), squeeze=False
+    )
     figure.set_layout_engine("constrained")
     for row, crop in enumerate(crops):
         show_picture(axes[row, 0], crop.image.permute(1, 2, 0).numpy(), title="" if row else "annotated")
