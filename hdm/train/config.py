@@ -47,7 +47,7 @@ class TrainConfig:
 
     data: `coco:DIR` or `synthetic:DIR`; its train part trains, its val part validates with ground-truth boxes.
     train_limit, val_limit: only the first so many persons.
-    model, pretrained, head_channels: see `hdm.models.build_model`.
+    model, pretrained, head_channels, backbone_stride: see `hdm.models.build_model`.
     input_size: (rows, columns) of the crop in pixels, multiples of 32.
     loss, loss_settings: see `hdm.losses.make_loss`.
     warm_start: share of the steps, from the first, that minimise cross-entropy on the `subpixel` demanders instead.
@@ -65,6 +65,7 @@ class TrainConfig:
     model: str = "resnet18"
     pretrained: bool = False
     head_channels: int = 256
+    backbone_stride: int = 32
     input_size: tuple[int, int] = (256, 192)
     loss: str = "hdm"
     loss_settings: dict[str, Any] = field(default_factory=dict)

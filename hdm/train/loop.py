@@ -70,6 +70,7 @@ def train(
         joints=train_data.skeleton.joints,
         pretrained=config.pretrained,
         head_channels=config.head_channels,
+        backbone_stride=config.backbone_stride,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     train_crops = PersonCrops(
@@ -181,7 +182,12 @@ def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
         raise InputError(f"weights {run.checkpoint} of run {run.record['run_id']} are not there: train it again")
     settings = run.record["settings"]
     joints = len(saved["model"]["final_layer.bias"])
-    model = build_model(settings["model"], joints=joints, head_channels=settings["head_channels"])
+    model = build_model(
+        settings["model"],
+        joints=joints,
+        head_channels=settings["head_channels"],
+        backbone_stride=settings["backbone_stride"],
+    )
     model.load_state_dict(saved["model"])
     return model.eval(), make_loss(settings["loss"], **settings["loss_settings"])
 

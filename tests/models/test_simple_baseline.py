@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,6 +64,29 @@ def test_a_heatmap_for_each_joint_at_a_quarter_of_the_size(name: str, rows: int,
         heatmaps = model(torch.randn(2, 3, rows, columns))
     assert heatmaps.shape == (2, 5, rows // 4, columns // 4)
     assert heatmaps.std() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_050"])
+def test_a_smaller_stride_leaves_out_the_last_stages(name: str) -> None:
+    """The heatmaps keep their size, the features have the stride asked for, and what is left out costs nothing."""
+    sizes = []
+    for stride in (8, 16, 32):
+        model = build_model(name, joints=5, head_channels=8, backbone_stride=stride).eval()
+        images = torch.randn(2, 3, 64, 96)
+        with torch.no_grad():
+            assert model.backbone(images).shape[2:] == (64 // stride, 96 // stride)
+            assert model(images).shape == (2, 5, 16, 24)
+        assert sum(isinstance(layer, nn.ConvTranspose2d) for layer in model.deconv_layers) == math.log2(stride / 4)
+        sizes.append(count(model.backbone))
+    assert 3 * sizes[0] < sizes[1] < sizes[2] / 2
+
+
+@pytest.mark.parametrize(("stride", "stages"), [(8, 2), (16, 3), (32, 4)])
+def test_a_smaller_stride_keeps_the_first_stages_whole(stride: int, stages: int) -> None:
+    """Counted in torchvision's own network."""
+    whole = torchvision.models.resnet34()
+    kept = [whole.conv1, whole.bn1, *(getattr(whole, f"layer{number}") for number in range(1, stages + 1))]
+    assert count(build_model("resnet34", backbone_stride=stride).backbone) == sum(map(count, kept))
 
 
 def test_children_have_the_official_names() -> None:
@@ -151,8 +175,15 @@ def test_unknown_timm_network_with_similar_ones() -> None:
 
 
 def test_timm_network_of_another_stride() -> None:
-    with pytest.raises(InputError, match="'test_vit' has its last features at stride 16, not 32"):
+    with pytest.raises(InputError, match="'test_vit' offers features at stride 16, not 32"):
         build_model("timm:test_vit")
+    assert build_model("timm:test_vit", backbone_stride=16).deconv_layers
+
+
+@pytest.mark.parametrize("stride", [0, 4, 24, 64])
+def test_a_stride_without_a_head(stride: int) -> None:
+    with pytest.raises(InputError, match=f"backbone_stride is {stride}: choose 8, 16 or 32"):
+        build_model("resnet18", backbone_stride=stride)
 
 
 def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

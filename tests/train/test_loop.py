@@ -119,7 +119,8 @@ def test_the_usual_backbone_runs_too(tiny: Tiny, run: Start) -> None:
 )
 def test_a_few_persons_are_learnt_by_heart(tiny: Tiny, run: Start, seen_data: str, loss: str, settings: dict) -> None:
     still = {"rotation": 0.0, "scale": 0.0, "flip": 0.0, "train_limit": 8, "val_limit": 8, "batch_size": 4}
-    config = tiny(data=seen_data, loss=loss, head_channels=32, epochs=20, lr=1e-2, **still, **settings)
+    network = {"head_channels": 32, "backbone_stride": 16}
+    config = tiny(data=seen_data, loss=loss, epochs=20, lr=1e-2, **network, **still, **settings)
     result = run(config)
     epochs, results = result.epochs, result.record["results"]
     assert epochs["val_loss"].iloc[-1] < 0.65 * epochs["val_loss"].iloc[0]
