@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "The same seed gives the same bytes.",
     )  # fmt: skip
     synth.add_argument("directory", type=Path, help="where to put it")
-    synth.add_argument("--images", type=int, default=1000, help="number of pictures; every fifth is for validation")
+    synth.add_argument("--images", type=int, default=1000, help="number of pictures; the last fifth is for validation")
     synth.add_argument("--seed", type=int, default=0, help="of everything drawn")
     synth.set_defaults(run=_synth)
 

@@ -199,13 +199,20 @@ def _check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor) -> Float[Ten
     joints = torch.where((visible > 0).unsqueeze(-1), _full_precision(joints), 0.0)
     if torch.compiler.is_compiling():
         return joints
+    checks = [
+        torch.isfinite(heatmaps.detach()).all(),
+        ((visible >= 0) & (visible < torch.inf)).all(),
+        (visible > 0).any(),
+        torch.isfinite(joints).all(),
+    ]
     try:
-        finite, any_visible = bool(torch.isfinite(heatmaps.detach()).all()), bool((visible > 0).any())
-        known = bool(torch.isfinite(joints).all())
+        finite, weights, any_visible, known = torch.stack(checks).tolist()  # waits for a GPU once
     except RuntimeError:  # values cannot be looked at inside torch.func.vmap
         return joints
     if not finite:
         raise InputError("heatmaps hold NaN or infinite values: lower the learning rate, or look for bad input images")
+    if not weights:
+        raise InputError("visible holds negative, NaN or infinite weights: give 0 for joints that do not count, else 1")
     if not any_visible:
         raise InputError(
             "no joint of the batch is visible: leave out persons without labelled joints inside their crop"

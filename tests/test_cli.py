@@ -58,8 +58,23 @@ def test_trains_and_writes_a_record(generated: Path, tmp_path: Path, capsys: pyt
     assert "record" in capsys.readouterr().out
 
 
-def break_json(root: Path) -> None:
-    annotations(root).write_text("{")
+def test_generates_a_data_set_that_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["synth", str(tmp_path / "made"), "--images", "6", "--seed", "4"]) == 0
+    assert f"use it as synthetic:{tmp_path / 'made'}" in capsys.readouterr().out
+    assert [len(list((tmp_path / "made" / part).iterdir())) for part in ("train2017", "val2017")] == [5, 1]
+    assert train(tmp_path / "made", tmp_path, "--loss", "cross_entropy") == 0
+
+
+def test_trains_a_run_of_a_profile_with_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The profile's generated data set is made first; what is given on the line takes the place of the profile's."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--profile", "smoke", "--name", "gaussian_mse", *TINY, "--set", "train_limit=6"]) == 0
+    settings = json.loads(next(Path("data/runs/smoke").glob("*/run.json")).read_text())["settings"]
+    assert (settings["loss_settings"], settings["epochs"], settings["train_limit"]) == ({"sigma": 1.0}, 1, 6)
+    assert len(list(Path("data/generated/smoke/train2017").iterdir())) > 0
+    assert "epoch 1/1" in capsys.readouterr().out
 
 
 def drop_keypoints(content: dict) -> None:

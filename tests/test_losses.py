@@ -191,6 +191,13 @@ class TestEveryLoss:
         with pytest.raises(InputError, match="a visible joint has NaN or infinite coordinates"):
             make_loss(name, **settings)(heatmaps, joints, visible)
 
+    @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+    def test_visible_that_is_no_weight(self, name: str, settings: dict[str, Any], value: float) -> None:
+        heatmaps, joints, visible = problem()
+        visible[1, 0] = value
+        with pytest.raises(InputError, match="visible holds negative, NaN or infinite weights"):
+            make_loss(name, **settings)(heatmaps, joints, visible)
+
     @pytest.mark.usefixtures("no_shape_checks")
     def test_shapes_that_do_not_match(self, name: str, settings: dict[str, Any]) -> None:
         heatmaps, joints, visible = problem()

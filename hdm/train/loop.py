@@ -135,8 +135,9 @@ def train(
         finished = epoch == config.epochs
         if not finished:
             save_checkpoint(folder / "last.pt", {**state, **bookkeeping, "finished": False})
+        trained = f"{row['objective']} {row['train_loss']:.4f}" if epoch > 0 else "untrained"
         log(
-            f"{config.loss}: epoch {epoch}/{config.epochs}  {row['objective']} {row['train_loss']:.4f}  "
+            f"{config.loss}: epoch {epoch}/{config.epochs}  {trained}  "
             f"validation {row['val_loss']:.4f}  error {row['error_px']:.2f} px  {row['seconds']:.0f} s"
         )
 
