@@ -2,11 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -31,21 +30,7 @@ JOINTS = torch.tensor(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The problems are small: threads that wait for each other cost far more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def no_shape_checks() -> Iterator[None]:
-    """As a user meets the package: without jaxtyping's checks, which would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def splat(height: int, width: int, joint: tuple[float, float]) -> Tensor:
