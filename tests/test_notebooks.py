@@ -134,7 +134,13 @@ def test_interruption_publishes_nothing_and_leaves_no_kernel(project: Path) -> N
     code = "from hdm.notebooks import execute_notebooks; execute_notebooks('quick')"
     environment = {**os.environ, "HDM_ROOT": str(project), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background, a shell has them ignore interruption, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     seen = []
