@@ -224,7 +224,8 @@ def _check_values(mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*bat
     total = mass.detach().sum((-2, -1))
     sound = (total > 0) & torch.isfinite(total) & (mass.detach().amin((-2, -1)) >= 0)
     try:
-        all_sound, all_known = bool(sound.all()), bool(torch.isfinite(joints.detach()).all())
+        checks = torch.stack([sound.all(), torch.isfinite(joints.detach()).all()])
+        all_sound, all_known = checks.tolist()  # waits for a GPU once
     except RuntimeError:  # inside torch.func.vmap
         return
     if not all_sound:

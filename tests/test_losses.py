@@ -17,6 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # POT's own docstrings
     import ot
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FORMS: list[tuple[str, dict[str, Any]]] = [
     ("gaussian_mse", {}),
     ("gaussian_mse", {"rounded": False, "sigma": 1.3}),
@@ -34,9 +36,6 @@ def losses(forms: list[tuple[str, dict[str, Any]]]) -> pytest.MarkDecorator:
     """A test for each (name, settings) of `forms`."""
     names = ["-".join([name, *map(str, settings.values())]) for name, settings in forms]
     return pytest.mark.parametrize(("name", "settings"), forms, ids=names)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def problem(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # POT's own docstrings
     import ot
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Joints (x, y) on a 9 wide, 12 high map: inside a cell, on a grid line, on a pixel, between four pixels, at borders and
 # corners, and outside.
 JOINTS = torch.tensor(
@@ -28,9 +30,6 @@ JOINTS = torch.tensor(
     ],
     dtype=torch.float64,
 )
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def splat(height: int, width: int, joint: tuple[float, float]) -> Tensor:

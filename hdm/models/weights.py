@@ -63,7 +63,7 @@ def load_imagenet(resnet: nn.Module, name: str) -> LoadReport:
 
 
 def timm_backbone(
-    name: str, *, pretrained: bool, stride: int = 32
+    name: str, *, pretrained: bool, stride: int
 ) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
     """A timm network cut after its last features at a stride, their channels, and the mean and standard deviation of
     the pixels (0 to 255) that it was trained with."""
@@ -84,7 +84,7 @@ def timm_backbone(
                 f"timm model {name!r} offers features at stride {', '.join(map(str, sorted(set(strides))))}, "
                 f"not {stride}: choose another model or another backbone_stride"
             )
-        last = len(strides) - 1 - strides[::-1].index(stride)
+        last = max(index for index, offers in enumerate(strides) if offers == stride)
         # "getter" leaves out every layer that these features don't need.
         features: Any = timm.create_model(
             name,

@@ -135,9 +135,9 @@ def train(
         finished = epoch == config.epochs
         if not finished:
             save_checkpoint(folder / "last.pt", {**state, **bookkeeping, "finished": False})
-        trained = f"{row['objective']} {row['train_loss']:.4f}" if epoch > 0 else "untrained"
+        train_loss = f" {row['train_loss']:.4f}" if epoch > 0 else ""
         log(
-            f"{config.loss}: epoch {epoch}/{config.epochs}  {trained}  "
+            f"{config.loss}: epoch {epoch}/{config.epochs}  {row['objective']}{train_loss}  "
             f"validation {row['val_loss']:.4f}  error {row['error_px']:.2f} px  {row['seconds']:.0f} s"
         )
 
