@@ -77,6 +77,32 @@ def _book(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> None:
+    from hdm.bench import bench_transport, speed_table
+
+    folder, table = bench_transport(
+        options.sizes,
+        options.batches,
+        joints=options.joints,
+        rounds=options.rounds,
+        limit_s=options.limit,
+        threads=options.threads,
+        device=options.device,
+        directory=options.benchmarks,
+    )
+    print(speed_table(table).to_string(index=False))
+    print(f"record {folder}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(64, 48) from 64x48."""
+    height, _, width = text.partition("x")
+    try:
+        return int(height), int(width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give rows x columns, such as 64x48") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(prog="hdm", description="Heatmap Distribution Matching: data, training, book.")
@@ -120,6 +146,26 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
     )
     train.set_defaults(run=_train)
+
+    bench = commands.add_parser(
+        "bench", help="time the loss beside others", formatter_class=defaults,
+        description="Times forward and backward of HDM, of other losses and of other libraries' solvers on the same "
+        "inputs, in turn, and writes a record. Columns: ms (median), times Gaussian MSE, largest relative error "
+        "against the exact distance, peak memory as a multiple of the heatmaps' own.",
+    )  # fmt: skip
+    bench.add_argument("what", choices=["transport"], help="what to time")
+    bench.add_argument(
+        "--sizes", nargs="+", type=_size, default=[(64, 48), (96, 72), (128, 128)], metavar="ROWSxCOLUMNS",
+        help="heatmap sizes in pixels",
+    )  # fmt: skip
+    bench.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 256], help="images per batch")
+    bench.add_argument("--joints", type=int, default=17, help="maps per image")
+    bench.add_argument("--rounds", type=int, default=15, help="how often each runs")
+    bench.add_argument("--limit", type=float, default=20.0, help="seconds: what takes longer than this is left out")
+    bench.add_argument("--threads", type=int, default=2, help="of the CPU")
+    bench.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    bench.add_argument("--benchmarks", type=Path, default=Path("data/benchmarks"), help="where the record goes")
+    bench.set_defaults(run=_bench)
 
     book = commands.add_parser(
         "book", help="run the notebooks and build the pages", formatter_class=defaults,

@@ -2,8 +2,10 @@
 
 data/runs/<profile>/<run id>/run.json     settings, data, versions, hardware, commit, results
 data/runs/<profile>/<run id>/epochs.csv   one row per epoch; epoch 0 is the untrained network
+data/benchmarks/<name>/<time>-<device>/benchmark.json, table.csv     timings: where and how, and one row per measurement
 """
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -20,6 +22,7 @@ from hdm.errors import InputError
 
 SCHEMA = 1
 RUNS = Path("data/runs")
+BENCHMARKS = Path("data/benchmarks")
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "timm", "hdm")
 
 
@@ -34,17 +37,22 @@ def write_run(directory: Path | str, record: dict[str, Any], epochs: pd.DataFram
         raise InputError(
             f"run record {target} is there already and is never overwritten: delete it or run with another seed"
         )
+    return _write(target, "run", {"schema": SCHEMA, **record}, "epochs", epochs)
+
+
+def _write(target: Path, name: str, record: dict[str, Any], table_name: str, table: pd.DataFrame) -> Path:
+    """A folder with a JSON and a CSV file, whole or not at all."""
     temporary = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        (temporary / "run.json").write_text(json.dumps({"schema": SCHEMA, **record}, indent=1) + "\n")
-        epochs.to_csv(temporary / "epochs.csv", index=False, float_format="%.6g")
+        (temporary / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        table.to_csv(temporary / f"{table_name}.csv", index=False, float_format="%.6g")
         os.rename(temporary, target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
-            f"run record {target} can't be written ({error.strerror}): free space or choose another directory"
+            f"{name} record {target} can't be written ({error.strerror}): free space or choose another directory"
         ) from error
     return target
 
@@ -99,6 +107,28 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     for section in ("data", "hardware", "versions"):
         row |= {f"{section}_{name}": value for name, value in record.get(section, {}).items()}
     return row
+
+
+def write_benchmark(directory: Path | str, record: dict[str, Any], table: pd.DataFrame) -> Path:
+    """Writes a benchmark to `directory`/<benchmark>/<started>-<cpu or gpu>; returns that folder."""
+    started = record["started"].replace(":", "").replace("-", "")[:15]
+    device = "cpu" if record["device"] == "cpu" else "gpu"
+    return _write(Path(directory) / record["benchmark"] / f"{started}-{device}", "benchmark", record, "table", table)
+
+
+def read_benchmark(
+    name: str, device: str = "cpu", directory: Path | str = BENCHMARKS
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The newest record of a benchmark on `cpu` or `gpu`, and its table. Raises InputError where there is none."""
+    folders = sorted((Path(directory) / name).glob(f"[!.]*-{device}/benchmark.json"))
+    if not folders:
+        raise InputError(f"{directory} holds no benchmark {name!r} on a {device}: make one with `hdm bench {name}`")
+    return json.loads(folders[-1].read_text()), pd.read_csv(folders[-1].with_name("table.csv"))
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def provenance() -> dict[str, Any]:

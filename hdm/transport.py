@@ -9,26 +9,58 @@ With one demander the only plan is P_i = s_i, so EMD = sum_i s_i c_i: no solver.
 
     EMD = max_g D(g),   D(g) = sum_j d_j g_j + sum_i s_i f_i(g),   f_i(g) = min_j (c_ij - g_j),         (2)
 
-is a concave maximisation in four numbers. `solver="exact"` maximises it; `solver="sinkhorn"` solves the entropic
-relaxation.
+is a concave maximisation in four numbers. `solver="exact"` maximises it (`hdm.dual`); `solver="sinkhorn"` solves the
+entropic relaxation (`hdm.sinkhorn`).
 
-Gradient. By the envelope theorem the maximiser g* may be held fixed while (2) is differentiated: dEMD/ds_i = f_i(g*)
-and dEMD/dd_j = g*_j. Both potentials are free up to a constant that cancels, because s and d are normalised.
+What lies on a demander stays there. With c the distance itself, the triangle inequality lets min(s_i, d_j) at x_i = q_j
+be taken off both sides without changing the EMD. The exact solver does so: what is left is all that has to move, which
+keeps small distances as accurate as large ones. Its g is then a maximiser of the whole problem if |g_j - g_k| is no
+more than the distance of q_j and q_k, which raising each g_j to max_k (g_k - |q_j - q_k|) brings about at no cost.
+
+Gradient. D is linear in s and d, and at its maximiser g* its slope in g is zero; so by the envelope theorem g* may be
+held fixed while (2) is differentiated: dEMD/ds_i = f_i(g*) and dEMD/dd_j = g*_j. Both potentials are free up to a
+constant, which is chosen so that sum_i s_i f_i = 0: a change of the heatmap's total mass does not count.
 
 Distances are in heatmap pixels, coordinates as in `hdm.pixels`.
 """
 
-import warnings
+import math
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hdm.dual import optimal_plan, potentials
 from hdm.errors import InputError
+from hdm.pixels import inside
+from hdm.sinkhorn import sinkhorn
 
 DEMANDERS = ("nearest", "dot", "subpixel")
 COSTS = ("l2", "l2_squared")
 SOLVERS = ("exact", "sinkhorn")
+
+# Pixels whose costs are computed at a time: on a CPU, so that they stay in its cache; elsewhere.
+PIXELS_AT_ONCE = (2**18, 2**25)
+
+# The distances between the four `subpixel` demanders.
+_BETWEEN = [[math.hypot(j % 2 - k % 2, j // 2 - k // 2) for k in range(4)] for j in range(4)]
+
+
+class Certificate(NamedTuple):
+    """What is proved of the exact solver's values.
+
+    value: what `heatmap_emd` returns, without gradient.
+    gap: cost of a plan that meets both marginals, less the value, in the value's unit. The value is D(g) of (2), so the
+        EMD is no smaller than it, and no larger than value + gap (up to rounding).
+    marginal_error: the mass by which the worst demander misses what it asks for if every pixel ships where it is
+        cheapest, and pixels within 1e-3 (float32) or 1e-6 (float64) of a tie, in units of cost, go where they are
+        needed. It measures the gradient, as the gap measures the value.
+    """
+
+    value: Float[Tensor, "*batch"]
+    gap: Float[Tensor, "*batch"]
+    marginal_error: Float[Tensor, "*batch"]
 
 
 def heatmap_emd(
@@ -42,40 +74,68 @@ def heatmap_emd(
 ) -> Float[Tensor, "*batch"]:
     """Earth Mover's Distance (1) from each heatmap to its dot annotation, differentiable in both.
 
-    mass: non-negative heatmaps; each is divided by its sum, so the scale of a map does not matter.
-    joints: dot annotations (x, y) in heatmap pixels. `nearest` and `subpixel` move a dot outside of the pixel centres
-        to the border.
+    mass: non-negative heatmaps, each of sum 1 (off by rounding at most: 1e-3, or 1e-2 in half precision).
+    joints: dot annotations (x, y) in heatmap pixels, no more than half a pixel outside of the pixel centres.
     demanders: `nearest` (one, at the rounded pixel: the paper's naive form, as we read it), `dot` (one, at the
-        unrounded dot) or `subpixel` (the four pixels around the dot with bilinear weights, whose mean is the dot).
+        unrounded dot) or `subpixel` (the four pixels around the dot with bilinear weights, whose mean is the dot; a
+        dot beyond the outermost pixel centres is moved onto them).
     cost: `l2` (distance in pixels) or `l2_squared`.
     solver: for `subpixel` only. `exact` maximises the dual (2); `sinkhorn` adds entropy of scale `blur` (pixels) and
         returns the cost of the entropic plan, with the gradient of the entropic problem.
     Returns a value for each map: pixels (l2) or squared pixels (l2_squared), in float32, or float64 for float64 input.
-    Raises InputError for an unknown name, a blur that is not positive, shapes that do not match, joints that are not
-        finite, and a heatmap that is no distribution (negative, infinite or NaN somewhere, or zero everywhere).
+    Raises InputError for an unknown name, a blur that is not positive, shapes that do not match, a joint that is not
+        finite or outside of the map, and a heatmap that is no distribution (negative, infinite or NaN somewhere, or not
+        of sum 1). Under torch.compile and torch.func, where values cannot be looked at, only names and shapes are
+        checked.
 
     The paper (Qu et al., NeurIPS 2022) names suppliers, demanders and the two forms of its Figure 2; the bilinear
     weights, the cost and the solver are our choices, because its text does not reach us.
     """
     _check_choices(mass, joints, demanders, cost, solver, blur)
     with torch.autocast(mass.device.type, enabled=False):  # a transport plan in half precision loses the far mass
-        dtype = torch.float64 if mass.dtype == torch.float64 else torch.float32
-        mass, joints = mass.to(dtype), joints.to(dtype)
-        _check_values(mass, joints)
-        suppliers = mass / mass.sum((-2, -1), keepdim=True)
-        height, width = mass.shape[-2:]
-        points, weights = demanders_of(joints, (height, width), demanders)
-        costs = transport_costs(points, (height, width), cost)
+        mass, joints, total = _in_full_precision(mass, joints)
+        size = (mass.shape[-2], mass.shape[-1])
+        points, weights = demanders_of(joints, size, demanders)
         if demanders != "subpixel":
-            return (suppliers * costs.squeeze(-3)).sum((-2, -1))
-        solve = _solve_exact if solver == "exact" else _solve_sinkhorn
-        value = solve(
-            suppliers.reshape(-1, height * width),
-            weights.reshape(-1, 4),
-            costs.reshape(-1, 4, height * width),
-            blur if cost == "l2" else blur**2,
-        )
-        return value.view(mass.shape[:-2])
+            return (mass * transport_costs(points, size, cost).squeeze(-3)).sum((-2, -1)) / total
+        problem = _flat(mass, total, points, weights)
+        if solver == "exact":
+            value, f, g = _exact(*problem, cost)
+        else:
+            value, f, g = _entropic(*problem, cost, blur if cost == "l2" else blur**2)
+        maps, totals, _, demand = problem
+        return _Envelope.apply(value, maps, demand, f, g, 1 / totals.detach()).view(total.shape)
+
+
+@torch.no_grad()
+def certify(mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"], *, cost: str = "l2") -> Certificate:
+    """The exact solver's values for `subpixel` demanders, and a proof of them; slow.
+
+    Arguments and errors as in `heatmap_emd`.
+    """
+    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0)
+    mass, joints, total = _in_full_precision(mass, joints)
+    points, weights = demanders_of(joints, (mass.shape[-2], mass.shape[-1]), "subpixel")
+    problem = _flat(mass, total, points, weights)
+    value, _, g = _exact(*problem, cost)
+    gap, error = _prove(*problem, cost, value, g)
+    return Certificate(*(number.view(total.shape) for number in (value, gap, error)))
+
+
+@torch.no_grad()
+def transport_plan(
+    mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"], *, cost: str = "l2"
+) -> Float[Tensor, "*batch 4 H W"]:
+    """A plan of least cost: the mass that each pixel ships to each `subpixel` demander, in float64.
+
+    Meets both marginals of (1): summed over pixels it is the demand, summed over demanders the mass. Arguments and
+    errors as in `heatmap_emd`. For looking at and for proofs; slow.
+    """
+    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0)
+    mass, joints, total = _in_full_precision(mass, joints)
+    points, weights = demanders_of(joints.double(), (mass.shape[-2], mass.shape[-1]), "subpixel")
+    maps, totals, points, demand = _flat(mass.double(), total.double(), points, weights)
+    return _plan(maps / totals.view(-1, 1, 1), demand, points, cost).view(*mass.shape[:-2], 4, *mass.shape[-2:])
 
 
 def demanders_of(
@@ -107,98 +167,174 @@ def transport_costs(
     x = torch.arange(width, dtype=points.dtype, device=points.device) - points[..., 0:1]  # (..., M, W)
     y = torch.arange(height, dtype=points.dtype, device=points.device) - points[..., 1:2]  # (..., M, H)
     squared = x.square().unsqueeze(-2) + y.square().unsqueeze(-1)
+    if cost == "l2_squared":
+        return squared
     # The floor gives the square root a zero, not an undefined, gradient where a pixel lies on the point.
-    return squared if cost == "l2_squared" else squared.clamp(min=1e-30).sqrt()
+    return squared.clamp(min=1e-30).sqrt() if squared.requires_grad else squared.sqrt()
 
 
-def _solve_exact(
-    suppliers: Float[Tensor, "P N"], weights: Float[Tensor, "P 4"], costs: Float[Tensor, "P 4 N"], eps: float
-) -> Float[Tensor, "P"]:
-    """EMD of P problems: the dual (2) at its maximiser. `eps` is the other solver's and is not used."""
-    g = dual_potentials(suppliers, weights, costs)
-    f = (costs.detach() - g.unsqueeze(-1)).amin(-2)
-    return (weights * g).sum(-1) + (suppliers * f).sum(-1)
+def _in_full_precision(
+    mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"]
+) -> tuple[Float[Tensor, "*batch H W"], Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+    """Checked maps and joints in float32, or in float64 as they came, and the sums of the maps."""
+    tolerance = 1e-2 if mass.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    dtype = torch.float64 if mass.dtype == torch.float64 else torch.float32
+    mass, joints = mass.to(dtype), joints.to(dtype)
+    total = mass.sum((-2, -1))
+    _check_values(mass, total, joints, tolerance)
+    return mass, joints, total
 
 
-# The ways to part four demanders in two, each named by one side.
-_PARTS = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (0, 3))
+def _flat(
+    mass: Float[Tensor, "*batch H W"],
+    total: Float[Tensor, "*batch"],
+    points: Float[Tensor, "*batch 4 2"],
+    weights: Float[Tensor, "*batch 4"],
+) -> tuple[Float[Tensor, "P H W"], Float[Tensor, "P"], Float[Tensor, "P 4 2"], Float[Tensor, "P 4"]]:
+    """The same with one leading dimension."""
+    return mass.reshape(-1, *mass.shape[-2:]), total.reshape(-1), points.reshape(-1, 4, 2), weights.reshape(-1, 4)
+
+
+class _Envelope(torch.autograd.Function):
+    """EMD values with the gradient of the envelope theorem: f for the mass, g for the demands."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, mass: Tensor, weights: Tensor, f: Tensor, g: Tensor, per_mass: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        f, g, per_mass = ctx.saved_tensors
+        return None, (grad * per_mass).view(-1, 1, 1) * f, grad.view(-1, 1) * g, None, None, None
 
 
 @torch.no_grad()
-def dual_potentials(
-    suppliers: Float[Tensor, "P N"], weights: Float[Tensor, "P 4"], costs: Float[Tensor, "P 4 N"], rounds: int = 12
-) -> Float[Tensor, "P 4"]:
-    """A maximiser g of the dual (2), found exactly: ascent along the ways to part the demanders in two.
+def _exact(
+    mass: Float[Tensor, "P H W"],
+    total: Float[Tensor, "P"],
+    points: Float[Tensor, "P 4 2"],
+    weights: Float[Tensor, "P 4"],
+    cost: str,
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P 4"]]:
+    """EMD of P maps of the given totals, and the potentials f and g of (2), near or at a maximiser."""
+    height, width = mass.shape[-2:]
+    demand, corner = weights * total.unsqueeze(1), points[:, 0]
+    moving, asking = mass, demand
+    if cost == "l2":
+        moving, asking, _ = _what_moves(mass, demand, points)
+    g = potentials(moving, asking, corner, cost)
+    if cost == "l2":
+        # To who asks for nothing, nobody ships: its potential is the lowest that the distances allow.
+        g = g.where(asking > 0, g.amin(1, keepdim=True) - 2)
+        g = (g.unsqueeze(1) - g.new_tensor(_BETWEEN)).amax(2)
 
-    Raise the potentials of a part S by t: pixel i ships to S once t exceeds v_i = min_{j in S}(c_ij - g_j) -
-    min_{j not in S}(c_ij - g_j), so D changes at the rate d(S) - sum of s_i over v_i < t, and the best t is the
-    s-weighted quantile of v at level d(S). -D is L-convex (submodular, and linear along (1, ..., 1)); such a function
-    is at its minimum as soon as no part S can be moved to lower it (Murota, Discrete Convex Analysis, SIAM 2003,
-    L-optimality criterion). So a round over all parts that leaves D unchanged, up to rounding, proves g optimal, and
-    the problem is set aside. A handful of rounds suffices; `rounds` bounds them.
+    value = torch.empty_like(total)
+    f = torch.empty_like(mass) if moving is mass else moving  # written over, part by part
+    at_once = max(1, PIXELS_AT_ONCE[mass.device.type != "cpu"] // (height * width))
+    for start in range(0, len(mass), at_once):
+        part = slice(start, start + at_once)
+        cheapest = _cheapest(corner[part], g[part], (height, width), cost)
+        found = (asking[part] * g[part]).sum(1) + (moving[part] * cheapest).sum((1, 2))
+        mean = (found - (demand[part] * g[part]).sum(1)) / total[part]  # of f, over the whole mass
+        value[part] = found / total[part]
+        f[part] = cheapest.sub_(mean.view(-1, 1, 1))
+    return value, f, g
+
+
+def _what_moves(
+    mass: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], points: Float[Tensor, "P 4 2"]
+) -> tuple[Float[Tensor, "P H W"], Float[Tensor, "P 4"], Float[Tensor, "P 4"]]:
+    """Mass and demand less what lies on its demander already, and that."""
+    height, width = mass.shape[1:]
+    if min(height, width) == 1:  # two demanders lie beside the map: few enough pixels to let them all move
+        return mass, demand, torch.zeros_like(demand)
+    at = (points[..., 1] * width + points[..., 0]).long()
+    present = mass.flatten(1).gather(1, at)
+    stays = torch.minimum(present, demand)
+    return mass.flatten(1).scatter(1, at, present - stays).view_as(mass), demand - stays, stays
+
+
+def _cheapest(
+    corner: Float[Tensor, "P 2"], g: Float[Tensor, "P 4"], size: tuple[int, int], cost: str
+) -> Float[Tensor, "P H W"]:
+    """f = min_j (c_ij - g_j) at every pixel.
+
+    The costs to the four demanders are one table of H + 1 by W + 1 costs to the first, seen from neighbouring pixels.
     """
-    potentials = torch.zeros_like(weights)
-    best = torch.full_like(weights[:, 0], -torch.inf)
-    active = torch.arange(len(weights), device=weights.device)
-    for _ in range(rounds):
-        s, d, c, g = suppliers[active], weights[active], costs[active], potentials[active]
-        for part in _PARTS:
-            inside = list(part)
-            outside = [j for j in range(4) if j not in part]
-            reduced = c - g.unsqueeze(-1)
-            threshold = reduced[:, inside].amin(1) - reduced[:, outside].amin(1)
-            threshold, order = threshold.sort(dim=1)
-            shipped = s.gather(1, order).cumsum(1)
-            at = (shipped < d[:, inside].sum(1, keepdim=True)).sum(1, keepdim=True).clamp(max=s.shape[1] - 1)
-            g[:, inside] += threshold.gather(1, at)
-        g -= g.mean(1, keepdim=True)
-        value = (d * g).sum(1) + (s * (c - g.unsqueeze(-1)).amin(1)).sum(1)
-        rises = value > best[active] + 8 * torch.finfo(value.dtype).eps * value.abs()
-        potentials[active], best[active] = g, value
-        active = active[rises]
-        if len(active) == 0:
-            break
-    return potentials
+    height, width = size
+    x = torch.arange(-1, width, dtype=g.dtype, device=g.device) - corner[:, :1]
+    y = torch.arange(-1, height, dtype=g.dtype, device=g.device) - corner[:, 1:]
+    table = x.square().unsqueeze(1) + y.square().unsqueeze(2)
+    if cost == "l2":
+        table.sqrt_()
+    g = g.unsqueeze(-1).unsqueeze(-1)
+    upper = torch.minimum(table[:, 1:, 1:] - g[:, 0], table[:, 1:, :-1] - g[:, 1])
+    lower = torch.minimum(table[:, :-1, 1:] - g[:, 2], table[:, :-1, :-1] - g[:, 3])
+    return torch.minimum(upper, lower)
 
 
-def _solve_sinkhorn(
-    suppliers: Float[Tensor, "P N"], weights: Float[Tensor, "P 4"], costs: Float[Tensor, "P 4 N"], target: float
-) -> Float[Tensor, "P"]:
-    """Cost <P, C> of the entropic plan, with the gradient of the entropic problem (f and g of the KL form).
-
-    In the log domain, in float32 at least, with eps lowered by halves from the largest cost to `target` (blur, or its
-    square for squared costs), then until no demander's marginal is off by more than 1e-4. Warns where 2,000 iterations
-    do not get there.
-    """
-    with torch.no_grad():
-        log_d = weights.clamp(min=1e-12).log()
-        log_s = suppliers.clamp(min=torch.finfo(suppliers.dtype).tiny).log()
-        g = torch.zeros_like(weights)
-        eps = max(float(costs.amax()), target)
-        error, iteration = torch.inf, 0
-        while eps > target or (error > 1e-4 and iteration < 2000):
-            eps = max(eps / 2, target)
-            f = _soft_minimum(log_d.unsqueeze(-1), costs - g.unsqueeze(-1), eps, 1)
-            plan_columns = _soft_minimum(log_s.unsqueeze(1), costs - f.unsqueeze(1), eps, 2)
-            if eps == target and iteration % 10 == 0:
-                error = float((weights * ((g - plan_columns) / eps).exp() - weights).abs().amax())
-            g, iteration = plan_columns, iteration + 1
-        if error > 1e-4:
-            warnings.warn(
-                f"Sinkhorn at an entropic scale of {target:g} stopped after {iteration} iterations with a marginal "
-                f"error of {error:.1e}; use a larger blur or solver='exact'",
-                stacklevel=3,
-            )
-        f = _soft_minimum(log_d.unsqueeze(-1), costs - g.unsqueeze(-1), eps, 1)
-        plan = (log_d.unsqueeze(-1) + log_s.unsqueeze(1) + (f.unsqueeze(1) + g.unsqueeze(-1) - costs) / eps).exp()
-        value = (plan * costs).sum((-2, -1))
-    dual = (weights * g).sum(-1) + (suppliers * f).sum(-1)
-    return value + (dual - dual.detach())
+@torch.no_grad()
+def _prove(
+    mass: Float[Tensor, "P H W"],
+    total: Float[Tensor, "P"],
+    points: Float[Tensor, "P 4 2"],
+    weights: Float[Tensor, "P 4"],
+    cost: str,
+    value: Float[Tensor, "P"],
+    g: Float[Tensor, "P 4"],
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+    """Gap and marginal error of a `Certificate`."""
+    tie = 1e-3 if mass.dtype == torch.float32 else 1e-6
+    suppliers, points, demand = mass.double() / total.double().view(-1, 1, 1), points.double(), weights.double()
+    costs = transport_costs(points, (mass.shape[1], mass.shape[2]), cost)
+    gap = (_plan(suppliers, demand, points, cost) * costs).sum((1, 2, 3)) - value
+    reduced = costs - g.view(-1, 4, 1, 1)
+    slack = reduced - reduced.amin(1, keepdim=True)
+    near = slack <= tie
+    alone = near & (near.sum(1, keepdim=True) == 1)
+    at_most, at_least = ((choice * suppliers.unsqueeze(1)).sum((2, 3)) for choice in (near, alone))
+    error = torch.maximum(demand - at_most, at_least - demand).clamp(min=0).amax(1)
+    return gap.to(value.dtype), error.to(value.dtype)
 
 
-def _soft_minimum(log_weights: Tensor, values: Tensor, eps: float, dim: int) -> Tensor:
-    """-eps log sum_j w_j exp(-values_j / eps) along `dim`."""
-    return -eps * torch.logsumexp(log_weights - values / eps, dim)
+def _plan(
+    mass: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], points: Float[Tensor, "P 4 2"], cost: str
+) -> Float[Tensor, "P 4 H W"]:
+    """A plan of least cost in float64."""
+    if cost != "l2":
+        return optimal_plan(mass, demand, points[:, 0], cost)
+    moving, asking, stays = _what_moves(mass, demand, points)
+    plan = optimal_plan(moving, asking, points[:, 0], cost)
+    # A demander beside a map of one row or column has a demand of 0; its pixel is of no matter.
+    x, y = points[..., 0].clamp(max=mass.shape[2] - 1), points[..., 1].clamp(max=mass.shape[1] - 1)
+    at = (y * mass.shape[2] + x).long().unsqueeze(2)
+    return plan.flatten(2).scatter_add(2, at, stays.unsqueeze(2)).view_as(plan)
+
+
+@torch.no_grad()
+def _entropic(
+    mass: Float[Tensor, "P H W"],
+    total: Float[Tensor, "P"],
+    points: Float[Tensor, "P 4 2"],
+    weights: Float[Tensor, "P 4"],
+    cost: str,
+    eps: float,
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P 4"]]:
+    """Cost of the entropic plans of scale eps, in units of cost, and the potentials of their problem."""
+    costs = transport_costs(points, (mass.shape[1], mass.shape[2]), cost)
+    suppliers = mass / total.view(-1, 1, 1)
+    largest = math.hypot(*mass.shape[1:])
+    value, f, g = sinkhorn(
+        suppliers.flatten(1), weights, costs.flatten(2), eps, largest if cost == "l2" else largest**2
+    )
+    mean = (suppliers.flatten(1) * f).sum(1, keepdim=True)
+    return value, (f - mean).view_as(mass), g
 
 
 def _check_choices(mass: Tensor, joints: Tensor, demanders: str, cost: str, solver: str, blur: float) -> None:
@@ -214,24 +350,33 @@ def _check_choices(mass: Tensor, joints: Tensor, demanders: str, cost: str, solv
         )
 
 
-def _check_values(mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"]) -> None:
-    """Refuses a map that is no distribution and a joint that is nowhere.
+def _check_values(
+    mass: Float[Tensor, "*batch H W"],
+    total: Float[Tensor, "*batch"],
+    joints: Float[Tensor, "*batch 2"],
+    tolerance: float,
+) -> None:
+    """Refuses a map that is no distribution and a joint that is nowhere, or not on its map.
 
     Skipped where values cannot be looked at (torch.compile, torch.func).
     """
     if torch.compiler.is_compiling() or mass.numel() == 0:
         return
-    total = mass.detach().sum((-2, -1))
-    sound = (total > 0) & torch.isfinite(total) & (mass.detach().amin((-2, -1)) >= 0)
+    mass, total, joints = mass.detach(), total.detach(), joints.detach()
+    sound = ((total - 1).abs() <= tolerance) & (mass.amin((-2, -1)) >= 0)
+    on_map = inside(joints, mass.shape[-1], mass.shape[-2])
     try:
-        checks = torch.stack([sound.all(), torch.isfinite(joints.detach()).all()])
-        all_sound, all_known = checks.tolist()  # waits for a GPU once
+        all_sound, all_on_map = torch.stack([sound.all(), on_map.all()]).tolist()  # waits for a GPU once
     except RuntimeError:  # inside torch.func.vmap
         return
     if not all_sound:
         raise InputError(
-            f"{int((~sound).sum())} of {sound.numel()} heatmaps are no distribution (all zero, negative, infinite or "
-            "NaN): pass non-negative, finite maps with some mass, such as a softmax over the pixels"
+            f"{int((~sound).sum())} of {sound.numel()} heatmaps are no distribution (negative, infinite or NaN "
+            f"somewhere, or not of sum 1: sums reach from {float(total.min()):.4g} to {float(total.max()):.4g}): pass "
+            "non-negative maps divided by their sum, such as a softmax over the pixels"
         )
-    if not all_known:
-        raise InputError("joints hold NaN or infinite coordinates: leave these maps out or mend the annotation")
+    if not all_on_map:
+        raise InputError(
+            f"{int((~on_map).sum())} of {on_map.numel()} joints are NaN, infinite or more than half a pixel outside of "
+            f"their {mass.shape[-1]} x {mass.shape[-2]} map: leave these maps out or mend the annotation"
+        )

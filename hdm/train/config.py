@@ -51,7 +51,7 @@ class TrainConfig:
     input_size: (rows, columns) of the crop in pixels, multiples of 32.
     loss, loss_settings: see `hdm.losses.make_loss`.
     warm_start: share of the steps, from the first, that minimise cross-entropy on the `subpixel` demanders instead.
-    decoder: see `hdm.decode.decode`.
+    decoder: see `hdm.decode.decode`; a loss that reads the joints itself (`simcc`, `rle`) makes no use of it.
     epochs, batch_size: length. The last, incomplete batch of an epoch is left out where there is more than one.
     lr: peak learning rate of Adam (no weight decay, as the official code in effect uses it).
     schedule: `cosine` to zero, or `step`: times 0.1 at each of `drops` (shares of the epochs).

@@ -72,7 +72,8 @@ def train(
         head_channels=config.head_channels,
         backbone_stride=config.backbone_stride,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    loss, warm_loss = (objective.to(device) for objective in _losses(config))
+    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=config.lr)
     train_crops = PersonCrops(
         train_data,
         config.input_size,
@@ -82,7 +83,6 @@ def train(
     val_crops = PersonCrops(val_data, config.input_size)
     steps_per_epoch = max(1, len(train_crops) // config.batch_size)
     steps = steps_per_epoch * config.epochs
-    loss, warm_loss = _losses(config)
 
     saved = load_checkpoint(folder / "last.pt")
     if saved is None or saved["finished"]:
@@ -91,6 +91,7 @@ def train(
         mean_pose_error = mean_pose_error_px(train_data, val_data, config)
     else:
         model.load_state_dict(saved["model"])
+        loss.load_state_dict(saved.get("loss", {}))  # older checkpoints hold none
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"])
         history, sessions, mean_pose_error = saved["history"], saved["sessions"], saved["mean_pose_error"]
@@ -125,7 +126,12 @@ def train(
         validation = validate(model, val_crops, loss, config)
         row |= {"val_loss": validation.loss, "error_px": validation.error_px, "seconds": time.perf_counter() - clock}
         history.append(row)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        state = {
+            "model": model.state_dict(),
+            "loss": loss.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
         bookkeeping = {
             "history": history,
             "sessions": sessions,
@@ -174,7 +180,8 @@ def train(
 
 
 def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
-    """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode.
+    """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode
+    (and whose `joints`, where it has them, give the joints at once).
 
     Raises InputError where the weights are not on this machine: records are kept in the repository, weights are not.
     """
@@ -190,7 +197,9 @@ def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
         backbone_stride=settings["backbone_stride"],
     )
     model.load_state_dict(saved["model"])
-    return model.eval(), make_loss(settings["loss"], **settings["loss_settings"])
+    loss = make_loss(settings["loss"], **settings["loss_settings"])
+    loss.load_state_dict(saved.get("loss", {}))
+    return model.eval(), loss.eval()
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -12,7 +12,6 @@ from hdm.data.coco import PersonData
 from hdm.data.crops import STRIDE, PersonCrops
 from hdm.decode import decode
 from hdm.evaluate import coco_ap, coco_results, localisation_error, mean_pose, pck
-from hdm.losses import make_loss
 from hdm.models import SimpleBaseline
 from hdm.pixels import apply_affine, box_affine, heatmap_to_crop, inside, invert_affine
 from hdm.train.config import TrainConfig
@@ -37,20 +36,21 @@ class Validation:
 
 @torch.no_grad()
 def validate(model: SimpleBaseline, crops: PersonCrops, loss: nn.Module, config: TrainConfig) -> Validation:
-    """Runs the network over all crops and reads the joints with the config's decoder."""
+    """Runs the network over all crops and reads the joints: with the loss where it can, or with the config's decoder.
+
+    loss: with the weights it was trained with, and `reduction="mean"`.
+    """
     model.eval()
     device = next(model.parameters()).device
-    per_joint = make_loss(config.loss, **{**config.loss_settings, "reduction": "none"})
     total, predicted, joints, visible, scores, image_joints = 0.0, [], [], [], [], []
     for batch in DataLoader(crops, config.batch_size, num_workers=config.workers):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
             heatmaps = model(model.prepare(batch.image.to(device)))
         shown = batch.visible.any(-1)
         if bool(shown.any()):
-            total += float(
-                per_joint(heatmaps[shown], batch.joints[shown].to(device), batch.visible[shown].to(device)).sum()
-            )
-        found, score = decode(loss.maps(heatmaps), config.decoder)  # type: ignore[operator]
+            value = loss(heatmaps[shown], batch.joints[shown].to(device), batch.visible[shown].to(device))
+            total += float(value) * float(batch.visible.sum())
+        found, score = read_joints(loss, heatmaps, config.decoder)
         found = heatmap_to_crop(found.cpu(), STRIDE)
         predicted.append(found)
         joints.append(heatmap_to_crop(batch.joints, STRIDE))
@@ -70,6 +70,15 @@ def validate(model: SimpleBaseline, crops: PersonCrops, loss: nn.Module, config:
         image_joints=np.stack(image_joints),
         scores=torch.cat(scores),
     )
+
+
+def read_joints(
+    loss: nn.Module, heatmaps: Float[Tensor, "B K H W"], decoder: str
+) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    """Joints in heatmap pixels and their scores: the loss's own reading, or the decoder's of the loss's maps."""
+    if hasattr(loss, "joints"):
+        return loss.joints(heatmaps)  # type: ignore[operator]
+    return decode(loss.maps(heatmaps), decoder)  # type: ignore[operator]
 
 
 def scores(validation: Validation, data: PersonData, config: TrainConfig) -> dict[str, float]:

@@ -20,6 +20,7 @@ import torch
 from hdm.data.coco import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
+from hdm.losses import make_loss
 from hdm.records import read_epochs, read_run, read_runs
 from hdm.train import Run, TrainConfig, trained_network
 from hdm.train.checkpoint import load_checkpoint, save_checkpoint
@@ -329,6 +330,68 @@ def test_a_record_of_other_data_is_not_shown(tiny: Tiny, run: Start, small_data:
     with (copy / "annotations" / "person_keypoints_val2017.json").open("a") as file:
         file.write("\n")
     assert run(tiny(epochs=1, data=f"synthetic:{copy}"), reuse=True).folder != first.folder
+
+
+# --- a loss with a head of its own ---
+
+
+@pytest.mark.parametrize("loss", ["simcc", "rle"])
+def test_a_head_is_trained_saved_and_restored(tiny: Tiny, run: Start, loss: str) -> None:
+    config = tiny(loss=loss, loss_settings={"size": [16, 8]}, lr=0.01, warm_up=0.0)
+
+    def press(line: str) -> None:
+        if "epoch 1/2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, "stopped", log=press)
+    result = run(config, "stopped")
+    assert_same_numbers(result.epochs, run(config, "whole").epochs)
+
+    model, trained = trained_network(result)
+    untrained = make_loss(loss, **config.loss_settings).state_dict()
+    saved = load_checkpoint(result.checkpoint)
+    assert saved is not None
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, saved["loss"][name])
+        assert not torch.equal(value, untrained[name])
+    crops = PersonCrops(load_persons(config.data, "val").head(config.val_limit), config.input_size)
+    again = validate(model, crops, trained, config)
+    assert again.loss == pytest.approx(result.epochs["val_loss"].iloc[-1], rel=1e-4)
+    assert again.error_px == pytest.approx(result.record["results"]["error_px"], rel=1e-4)
+
+
+def test_a_head_learns_a_few_persons_by_heart(tiny: Tiny, run: Start, seen_data: str) -> None:
+    still = {"rotation": 0.0, "scale": 0.0, "flip": 0.0, "train_limit": 8, "val_limit": 8, "batch_size": 4}
+    settings = {"loss_settings": {"size": (16, 8)}, "head_channels": 32, "backbone_stride": 16}
+    results = run(tiny(data=seen_data, loss="simcc", epochs=20, lr=5e-3, **settings, **still)).record["results"]
+    assert results["error_px"] < results["untrained_error_px"] / 2
+    assert results["error_px"] < results["mean_pose_error_px"]
+
+
+def test_heatmaps_that_the_head_does_not_fit(tiny: Tiny, run: Start) -> None:
+    with pytest.raises(InputError, match=r"heatmaps have 16 rows and 8 columns, .*: give it size=\(16, 8\)"):
+        run(tiny(loss="simcc"))
+
+
+def test_a_checkpoint_from_before_losses_had_heads(tiny: Tiny, run: Start, tmp_path: Path) -> None:
+    def press(line: str) -> None:
+        if "epoch 1/2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), "old", log=press)
+    (checkpoint,) = (tmp_path / "old" / "checkpoints").rglob("last.pt")
+    saved = load_checkpoint(checkpoint)
+    assert saved is not None and saved.pop("loss") == {}
+    save_checkpoint(checkpoint, saved)
+    result = run(tiny(), "old")
+    assert_same_numbers(result.epochs, run(tiny(), "whole").epochs)
+    finished = load_checkpoint(result.checkpoint)
+    assert finished is not None
+    del finished["loss"]
+    save_checkpoint(result.checkpoint, finished)
+    trained_network(result)
 
 
 # --- what goes wrong ---

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hdm.data.coco import Person, PersonData, load_persons
 from hdm.data.crops import PersonCrops
 from hdm.data.skeletons import COCO
-from hdm.losses import make_loss
+from hdm.decode import decode
+from hdm.losses import HDMLoss, make_loss
 from hdm.models import SimpleBaseline
 from hdm.pixels import apply_affine, box_affine
 from hdm.train import TrainConfig
@@ -91,6 +92,19 @@ def test_the_batch_size_changes_nothing(config: TrainConfig) -> None:
         assert other.loss == pytest.approx(results[0].loss, rel=1e-5)
         assert other.error_px == pytest.approx(results[0].error_px, rel=1e-5)
         torch.testing.assert_close(other.predicted, results[0].predicted)
+
+
+def test_a_loss_that_reads_joints_needs_no_decoder(config: TrainConfig) -> None:
+    class ReadsItself(HDMLoss):
+        """Adds (0.3, -0.4) heatmap pixels to what it reads: half a one, and so 2 crop pixels."""
+
+        def joints(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+            joints, scores = decode(self.maps(heatmaps), "local")
+            return joints + torch.tensor([0.3, -0.4]), scores
+
+    crops = crops_of(config)
+    result = validate(Oracle(crops), crops, ReadsItself(), config)
+    assert result.error_px == pytest.approx(2, abs=1e-3)
 
 
 def test_pck_is_relative_to_the_longer_side_of_the_box(config: TrainConfig) -> None:

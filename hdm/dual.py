@@ -1,0 +1,303 @@
+r"""Potentials of the transport problem between many suppliers and four demanders.
+
+With supplies s_i, demands d_j and costs c_ij (`hdm.transport`), the Earth Mover's Distance is the maximum over four
+potentials g_j of the concave, piecewise linear
+
+    D(g) = sum_j d_j g_j + sum_i s_i min_j (c_ij - g_j).                                                (1)
+
+Soften each minimum over a scale eps, in units of cost, and let the demands weigh in: supplier i ships the share
+
+    p_ij ~ d_j exp((h_j - c_ij) / eps),    g = h + eps log d                                            (2)
+
+to demander j. The best h is where every demander gets what it asks for: m_j = sum_i s_i p_ij = d_j. As eps falls, h
+moves along a path that ends in a maximiser of (1), and near its end h is linear in eps wherever few pixels tie and
+nearly constant where many do. So the solver follows the path: eps falls by a constant factor, h is extrapolated along
+the line through the last two points and corrected by one Newton step, and in the end the line is followed to eps = 0.
+(2) makes it short: if one pixel held all the mass, h would be right from the start at any eps.
+
+The Newton step. Of what reaches j, let the Markov matrix Pi_jk = sum_i s_i p_ij p_ik / m_j say how it would be shared
+again. Then dm_j / dh_k = m_j ([j = k] - Pi_jk) / eps, and with the fundamental matrix of that chain (Kemeny & Snell,
+Finite Markov Chains, 1960), the step towards log m = log d is
+
+    eps (I - Pi + 1 m^T)^-1 r,    r_j = log(d_j / m_j), or d_j / m_j - 1 where too much arrives,        (3)
+
+the rank-one term being free to choose because a constant added to h changes nothing. Both forms of r agree near the
+solution; the smaller of the two does not overshoot. No step exceeds 8 eps.
+
+Everything is batched over P problems, takes the same operations whatever the values, and never waits for the device.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+BLOCK = 4  # pixels along a block
+KEPT = 10  # blocks that are kept pixel by pixel
+UNGROUPED = 512  # pixels of a map up to which none are grouped
+PIXELS_AT_ONCE = (2**21, 2**25)  # pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere
+
+
+class Suppliers(NamedTuple):
+    """Pixels, or groups of pixels, of P problems: mass, where they lie, and how far their pixels spread.
+
+    x, y: centre of mass, in pixels from the first demander. spread: variance of the pixels' places along one axis,
+    weighted with their mass, in squared pixels; 0 for a single pixel.
+    """
+
+    mass: Float[Tensor, "P N"]
+    x: Float[Tensor, "P N"]
+    y: Float[Tensor, "P N"]
+    spread: Float[Tensor, "P N"]
+
+
+class Path(NamedTuple):
+    """The falling scales eps, in units of cost; at which of them to go on with few suppliers, and with how many."""
+
+    scales: list[float]
+    narrow_at: float
+    kept: int
+
+
+@torch.no_grad()
+def potentials(
+    suppliers: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], corner: Float[Tensor, "P 2"], cost: str
+) -> Float[Tensor, "P 4"]:
+    """Potentials g at or near a maximiser of (1).
+
+    suppliers, demand: of the same sum, whatever that is. corner: the first demander (x0, y0); the others are
+    (x0 + 1, y0), (x0, y0 + 1) and (x0 + 1, y0 + 1). cost: `l2` or `l2_squared`.
+
+    In float64 all pixels take part, down to an eps of 1e-8. In float32 eps ends at 1e-3, and for `l2` far pixels take
+    part as groups (`grouped`), whose error in D is of second order. Squared costs differ the more between demanders
+    the farther a pixel is, so none can be grouped.
+    """
+    precise = suppliers.dtype == torch.float64
+    group = grouped if cost == "l2" and not precise else every_pixel
+    path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise)
+    at_once = max(1, PIXELS_AT_ONCE[suppliers.device.type != "cpu"] // (suppliers.shape[1] * suppliers.shape[2]))
+    found = [
+        follow_path(group(s, q), d, cost, path)[0]
+        for s, d, q in zip(suppliers.split(at_once), demand.split(at_once), corner.split(at_once), strict=True)
+    ]
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def optimal_plan(
+    suppliers: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], corner: Float[Tensor, "P 2"], cost: str
+) -> Float[Tensor, "P 4 H W"]:
+    """A plan of least cost, in float64: how much each pixel ships to each demander. Both marginals are met.
+
+    The plan (2) at an eps of 1e-8, with what it misses of the demands moved from demanders that have too much to those
+    that have too little.
+    """
+    suppliers, demand, corner = suppliers.double(), demand.double(), corner.double()
+    parts = every_pixel(suppliers, corner)
+    path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise=True)
+    g = follow_path(parts, demand, cost, path)[1]
+    plan = ((g.unsqueeze(-1) - _differences(parts, cost)) / path.scales[-1]).softmax(1) * parts.mass.unsqueeze(1)
+    arriving = plan.sum(2)
+    plan = plan * (demand / arriving.clamp(min=1e-30)).clamp(max=1).unsqueeze(-1)
+    left, missing = (parts.mass - plan.sum(1)).clamp(min=0), (demand - plan.sum(2)).clamp(min=0)
+    plan = plan + missing.unsqueeze(-1) * (left / left.sum(1, keepdim=True).clamp(min=1e-15)).unsqueeze(1)
+    return plan.unflatten(-1, suppliers.shape[-2:])
+
+
+def path_for(size: tuple[int, int], cost: str, precise: bool) -> Path:
+    """Short where many large maps are solved at once, careful where time is no matter."""
+    # Costs differ between demanders by up to 1 for l2, and by up to twice the map's length for squared ones.
+    first = 0.5 if cost == "l2" else max(size) / 2
+    if precise:
+        return Path(_geometric(first, 1e-8, 0.8), 0.0, 0)
+    if size[0] * size[1] <= UNGROUPED:
+        return Path(_geometric(first, 1e-3, 0.8), 0.0, 0)
+    if cost == "l2":
+        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0225, 1e-3, 0.75)], 0.03, 48)
+    return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75)], 0.5, 256)
+
+
+def _geometric(first: float, last: float, ratio: float) -> list[float]:
+    """From first to last, each `ratio` of the one before, or a little more."""
+    steps = math.ceil(math.log(last / first) / math.log(ratio))
+    return [*(first * (last / first) ** (step / steps) for step in range(steps)), last]
+
+
+def every_pixel(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
+    """Each pixel as a supplier of its own."""
+    height, width = suppliers.shape[-2:]
+    x = _count(width, suppliers).repeat(height) - corner[:, :1]
+    y = _count(height, suppliers).repeat_interleave(width) - corner[:, 1:]
+    mass = suppliers.flatten(1)
+    return Suppliers(mass, x, y, torch.zeros_like(mass))
+
+
+def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
+    """Blocks of 4 x 4 pixels, but the 10 for which that would be worst, which stay pixels.
+
+    Far from the dot the four costs differ by nearly the same all over a block, so that it may ship as one; by how much
+    they vary falls with the distance, and it counts with the block's mass: the blocks of largest
+    mass / (distance^2 + 9) are kept pixel by pixel. A small map is not grouped.
+    """
+    height, width = suppliers.shape[-2:]
+    if height * width <= UNGROUPED:
+        return every_pixel(suppliers, corner)
+    if height % BLOCK or width % BLOCK:
+        suppliers = pad(suppliers, (0, -width % BLOCK, 0, -height % BLOCK))
+    rows, columns = suppliers.shape[1] // BLOCK, suppliers.shape[2] // BLOCK
+
+    # Mass and moments about the middle of each block, by one convolution with the kernels 1, x, y and x^2 + y^2.
+    offset = _count(BLOCK, suppliers) - (BLOCK - 1) / 2
+    x, y = offset.expand(BLOCK, BLOCK), offset.expand(BLOCK, BLOCK).T
+    kernels = torch.stack([torch.ones_like(x), x, y, x.square() + y.square()]).unsqueeze(1)
+    mass, first_x, first_y, second = conv2d(suppliers.unsqueeze(1), kernels, stride=BLOCK).flatten(2).unbind(1)
+    divisor = mass.clamp(min=torch.finfo(mass.dtype).tiny)
+    mean_x, mean_y = first_x / divisor, first_y / divisor
+    spread = (second / divisor - mean_x.square() - mean_y.square()).clamp(min=0) / 2
+    middle_x = (_count(columns, suppliers) * BLOCK + (BLOCK - 1) / 2).repeat(rows) - corner[:, :1]
+    middle_y = (_count(rows, suppliers) * BLOCK + (BLOCK - 1) / 2).repeat_interleave(columns) - corner[:, 1:]
+
+    distance = (middle_x - 0.5).square() + (middle_y - 0.5).square()
+    kept = (mass / (distance + 9)).topk(KEPT, 1, sorted=False).indices
+    inside = torch.arange(BLOCK, device=kept.device)
+    x = (kept % columns * BLOCK).unsqueeze(-1) + inside.repeat(BLOCK)
+    y = (kept // columns * BLOCK).unsqueeze(-1) + inside.repeat_interleave(BLOCK)
+    pixels = suppliers.flatten(1).gather(1, (y * suppliers.shape[2] + x).flatten(1))
+    return Suppliers(
+        torch.cat([pixels, mass.scatter(1, kept, 0.0)], 1),
+        torch.cat([x.flatten(1) - corner[:, :1], middle_x + mean_x], 1),
+        torch.cat([y.flatten(1) - corner[:, 1:], middle_y + mean_y], 1),
+        torch.cat([torch.zeros_like(pixels), spread], 1),
+    )
+
+
+class _Aside(NamedTuple):
+    """What suppliers outside of a problem send to each demander at potentials `at`, and its slope, dm_j / dg_k."""
+
+    sent: Float[Tensor, "P 4"]
+    slope: Float[Tensor, "P 4 4"]
+    at: Float[Tensor, "P 4"]
+
+
+class _Problem(NamedTuple):
+    """What a path is followed for: costs less their mean over the demanders, and each supplier's least softness."""
+
+    mass: Float[Tensor, "P N"]
+    costs: Float[Tensor, "P 4 N"]
+    log_demand: Float[Tensor, "P 4"]
+    widths: Float[Tensor, "P N"] | None = None
+    aside: _Aside | None = None
+
+
+def follow_path(
+    parts: Suppliers, demand: Float[Tensor, "P 4"], cost: str, path: Path
+) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"]]:
+    """g of (2) at eps = 0, by the path, and at its last scale."""
+    # A demander that asks for nothing would have its potential at minus infinity.
+    demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
+    log_demand = demand.log()
+    problem = _Problem(_shares(parts.mass), _differences(parts, cost), log_demand)
+    h = predicted = torch.zeros_like(demand)
+    scales = path.scales
+    for before, eps, following in zip([math.inf, *scales], scales, [*scales[1:], 0.0], strict=False):
+        g = torch.add(predicted, log_demand, alpha=eps)
+        if eps == path.narrow_at and path.kept < problem.mass.shape[1]:
+            problem = _set_aside(problem, _widths(parts), g, eps, path.kept)
+        corrected = torch.add(predicted, _newton_step(problem, g, eps), alpha=eps)
+        predicted = torch.lerp(h, corrected, 1 + (following - eps) / (eps - before))
+        h = corrected
+    return predicted, torch.add(h, log_demand, alpha=scales[-1])
+
+
+def _newton_step(problem: _Problem, g: Float[Tensor, "P 4"], eps: float) -> Float[Tensor, "P 4"]:
+    """The step (3) at potentials g, in units of eps."""
+    share, softness = _soft_shares(problem, g, eps)
+    arriving, exchange = _arrivals(problem.mass, share, softness)
+    if problem.aside:
+        sent, slope, at = problem.aside
+        arriving = arriving + torch.baddbmm(sent.unsqueeze(2), slope, (g - at).unsqueeze(2)).squeeze(2)
+        exchange = torch.sub(exchange, slope, alpha=eps)
+    arriving = arriving.clamp(min=1e-30)
+    # The matrix of (3), its rows times m, with the sign turned: m Pi - m m^T, less m Pi 1 on the diagonal. A little
+    # more is taken off the diagonal for the case that all suppliers are decided and Pi is the identity.
+    matrix = torch.addcmul(exchange, arriving.unsqueeze(2), arriving.unsqueeze(1), value=-1)
+    matrix.diagonal(dim1=1, dim2=2).sub_(torch.add(exchange.sum(2), arriving, alpha=1e-4))
+    surplus = (arriving.log() - problem.log_demand).clamp(max=1)
+    # Not `solve`, which waits for the device to report a singular matrix.
+    return torch.linalg.solve_ex(matrix, arriving * surplus).result.clamp(-8, 8)
+
+
+def _soft_shares(
+    problem: _Problem, g: Float[Tensor, "P 4"], eps: float
+) -> tuple[Float[Tensor, "P 4 N"], Float[Tensor, "P 1 N"] | None]:
+    """The shares (2), with supplier i's minimum softened over w_i = sqrt(eps^2 + widths_i), and eps / w_i."""
+    if problem.widths is None:
+        return torch.add((g / eps).unsqueeze(2), problem.costs, alpha=-1 / eps).softmax(1), None
+    softness = (problem.widths / eps**2 + 1).rsqrt_().unsqueeze(1)
+    return torch.sub(g.unsqueeze(2), problem.costs).mul_(softness / eps).softmax(1), softness
+
+
+def _arrivals(
+    mass: Float[Tensor, "P N"], share: Float[Tensor, "P 4 N"], softness: Float[Tensor, "P 1 N"] | None
+) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
+    """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
+    flow = share * mass.unsqueeze(1)
+    arriving = flow.sum(2)
+    return arriving, torch.bmm(flow if softness is None else flow.mul_(softness), share.mT)
+
+
+def _set_aside(
+    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: float, kept: int
+) -> _Problem:
+    """The problem of `kept` suppliers, from now on of these widths, with the first-order response of all others.
+
+    From here on, eps matters only to suppliers between demanders, and potentials move little: what the others send
+    changes in proportion to the potentials, if at all. Those are kept that make up most of what some demander could
+    gain or lose, s_i p_ij (1 - p_ij) / m_j.
+    """
+    share, softness = _soft_shares(problem._replace(widths=widths), g, eps)
+    stakes = share * problem.mass.unsqueeze(1)
+    stakes.div_(stakes.sum(2, keepdim=True).clamp(min=1e-30))
+    stake = stakes.sum(1) - stakes.mul_(share).sum(1)
+    keep = stake.topk(kept, 1, sorted=False).indices
+    sent, exchange = _arrivals(problem.mass.scatter(1, keep, 0.0), share, softness)
+    return _Problem(
+        problem.mass.gather(1, keep),
+        problem.costs.gather(2, keep.unsqueeze(1).expand(-1, 4, -1)),
+        problem.log_demand,
+        widths.gather(1, keep),
+        _Aside(sent, (torch.diag_embed(exchange.sum(2)) - exchange) / eps, g),
+    )
+
+
+def _differences(parts: Suppliers, cost: str) -> Float[Tensor, "P 4 N"]:
+    """The costs less their mean over the four demanders, which would shift D by a constant and cost digits."""
+    x, y = parts.x, parts.y
+    left, right, above, below = x.square(), (x - 1).square(), y.square(), (y - 1).square()
+    costs = torch.stack([left + above, right + above, left + below, right + below], 1)
+    if cost == "l2":
+        costs.sqrt_()
+    return costs.sub_(costs.mean(1, keepdim=True))
+
+
+def _widths(parts: Suppliers) -> Float[Tensor, "P N"]:
+    """The square of the eps at which (2) shares a block about as its pixels would be shared, in squared pixels.
+
+    Per pixel across the direction to the dot, the difference of the costs of two demanders side by side changes by
+    sin(angle) / distance, in the mean square by 1 / (2 distance^2); a logistic step of scale eps is the distribution
+    function of a standard deviation of pi / sqrt(3) eps.
+    """
+    distance = (parts.x - 0.5).square() + (parts.y - 0.5).square()
+    return parts.spread / distance.clamp(min=1) * (3 / (2 * math.pi**2))
+
+
+def _shares(mass: Float[Tensor, "P N"]) -> Float[Tensor, "P N"]:
+    """Each row divided by its sum; a row of zeros stays one."""
+    return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
+
+
+def _count(length: int, like: Tensor) -> Float[Tensor, "N"]:
+    return torch.arange(length, dtype=like.dtype, device=like.device)
