@@ -28,6 +28,16 @@ COLOURS = {
     "middle": "#56B4E9",
     "right": "#0072B2",
 }
+# One colour for each of the four `subpixel` demanders.
+DEMANDER_COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7")
+# What `speed_curves` draws of the table of `hdm bench transport`.
+SPEED_COLOURS = {
+    "Gaussian MSE": "#0072B2",
+    "HDM, subpixel, exact": "#D55E00",
+    "HDM, subpixel, Sinkhorn, blur 1 px": "#CC79A7",
+    "geomloss, blur 1 px": "#56B4E9",
+    "POT emd2, dual as gradient": "#000000",
+}
 LABELS = {
     "gaussian_mse": "Gaussian MSE",
     "cross_entropy": "cross-entropy",
@@ -72,6 +82,18 @@ def show_gradient(ax: Axes, gradient: Float[ndarray, "H W"], joint: Sequence[flo
     ax.imshow(-gradient, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.plot(*joint, marker="+", markersize=11, markeredgewidth=2, color="black")
     _frame(ax, title)
+
+
+def show_plan(ax: Axes, plan: Float[ndarray, "4 H W"], points: Float[ndarray, "4 2"], *, least: float = 2e-4) -> None:
+    """A transport plan as lines from pixels to the four demanders, as wide as the mass they carry.
+
+    Less than `least` is not drawn.
+    """
+    for shipped, point, colour in zip(plan, points, DEMANDER_COLOURS, strict=True):
+        for y, x in np.argwhere(shipped > least):
+            width = 45 * shipped[y, x]
+            ax.plot([x, point[0]], [y, point[1]], color=colour, alpha=0.75, linewidth=width, solid_capstyle="round")
+        ax.plot(*point, "o", markersize=5, color=colour, markeredgecolor="black", zorder=3)
 
 
 def _frame(ax: Axes, title: str) -> None:
@@ -141,4 +163,20 @@ def map_gallery(
         )
         for ax, (method, heatmaps) in zip(axes[row, 1:], maps.items(), strict=True):
             show_map(ax, heatmaps[row].numpy(), crop.joints[joint].tolist(), title="" if row else LABELS[method])
+    return figure
+
+
+def speed_curves(timings: pd.DataFrame) -> Figure:
+    """Time against the number of maps, for each size of the maps, from a table of `hdm bench transport`."""
+    sizes = timings.groupby(["height", "width"], sort=True)
+    figure, axes = plt.subplots(
+        1, len(sizes), figsize=(3.4 * len(sizes), 3.2), layout="constrained", sharey=True, squeeze=False
+    )
+    for ax, ((height, width), rows) in zip(axes.flat, sizes, strict=True):
+        for method, colour in SPEED_COLOURS.items():
+            line = rows[rows["method"] == method].sort_values("batch")
+            ax.plot(line["batch"] * line["joints"], line["ms"], marker="o", color=colour, label=method)
+        ax.set(xscale="log", yscale="log", xlabel="maps", title=f"{height} x {width} pixels")
+    axes[0, 0].set(ylabel="milliseconds")
+    axes[0, 0].legend(fontsize="x-small")
     return figure

@@ -16,6 +16,8 @@ from hdm.figures import (
     method_name,
     show_gradient,
     show_map,
+    show_plan,
+    speed_curves,
     training_curves,
     use_style,
 )
@@ -47,6 +49,18 @@ def test_show_map_puts_the_cross_on_the_joint() -> None:
     show_map(ax, heatmap, (2.5, 1.25), title="map")
     assert np.array_equal(ax.images[0].get_array(), heatmap)
     assert ax.lines[0].get_xydata().tolist() == [[2.5, 1.25]]
+
+
+def test_show_plan_draws_a_line_for_each_shipment() -> None:
+    _, ax = plt.subplots()
+    plan = np.zeros((4, 3, 5))
+    plan[0, 2, 1], plan[0, 0, 4], plan[3, 1, 1], plan[2, 0, 0] = 0.5, 0.25, 0.2, 1e-5
+    points = np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
+    show_plan(ax, plan, points)
+    lines = [line for line in ax.lines if len(line.get_xydata()) == 2]
+    assert [line.get_xydata().tolist() for line in lines] == [[[4, 0], [1, 1]], [[1, 2], [1, 1]], [[1, 1], [2, 2]]]
+    widths = np.array([line.get_linewidth() for line in lines])
+    assert widths / widths[0] == pytest.approx([1, 2, 0.8])
 
 
 def test_show_gradient_raises_where_the_gradient_is_negative() -> None:
@@ -93,3 +107,13 @@ def test_map_gallery_has_a_row_per_crop_and_a_column_per_method() -> None:
     assert len(figure.axes) == 9
     assert np.allclose(figure.axes[5].images[0].get_array(), maps["hdm"][1].numpy())
     assert [ax.get_title() for ax in figure.axes[:3]] == ["annotated", LABELS["gaussian_mse"], LABELS["hdm"]]
+
+
+def test_speed_curves_show_the_times_of_each_size() -> None:
+    rows = [(64, 48, 1, 17, "Gaussian MSE", 1.0), (64, 48, 8, 17, "Gaussian MSE", 7.0)]
+    rows += [(32, 24, 8, 17, "HDM, subpixel, exact", 9.0)]
+    timings = pd.DataFrame(rows, columns=["height", "width", "batch", "joints", "method", "ms"])
+    small, large = speed_curves(timings).axes
+    assert [ax.get_title() for ax in (small, large)] == ["32 x 24 pixels", "64 x 48 pixels"]
+    assert large.lines[0].get_xydata().tolist() == [[17, 1], [136, 7]]
+    assert small.lines[1].get_xydata().tolist() == [[136, 9]]
