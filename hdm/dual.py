@@ -36,9 +36,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 BLOCK = 4  # pixels along a block
-KEPT = 10  # blocks that are kept pixel by pixel
+KEPT = 8  # blocks that are kept pixel by pixel
 UNGROUPED = 512  # pixels of a map up to which none are grouped
-PIXELS_AT_ONCE = (2**21, 2**25)  # pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere
+# Pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere. Without groups, a twelfth.
+PIXELS_AT_ONCE = (2**21, 2**25)
 
 
 class Suppliers(NamedTuple):
@@ -78,7 +79,8 @@ def potentials(
     precise = suppliers.dtype == torch.float64
     group = grouped if cost == "l2" and not precise else every_pixel
     path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise)
-    at_once = max(1, PIXELS_AT_ONCE[suppliers.device.type != "cpu"] // (suppliers.shape[1] * suppliers.shape[2]))
+    pixels = suppliers.shape[1] * suppliers.shape[2] * (12 if group is every_pixel else 1)
+    at_once = max(1, PIXELS_AT_ONCE[suppliers.device.type != "cpu"] // pixels)
     found = [
         follow_path(group(s, q), d, cost, path)[0]
         for s, d, q in zip(suppliers.split(at_once), demand.split(at_once), corner.split(at_once), strict=True)
@@ -136,7 +138,7 @@ def every_pixel(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"])
 
 
 def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
-    """Blocks of 4 x 4 pixels, but the 10 for which that would be worst, which stay pixels.
+    """Blocks of 4 x 4 pixels, but the 8 for which that would be worst, which stay pixels.
 
     Far from the dot the four costs differ by nearly the same all over a block, so that it may ship as one; by how much
     they vary falls with the distance, and it counts with the block's mass: the blocks of largest
@@ -199,13 +201,14 @@ def follow_path(
     # A demander that asks for nothing would have its potential at minus infinity.
     demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
     log_demand = demand.log()
-    problem = _Problem(_shares(parts.mass), _differences(parts, cost), log_demand)
+    widths, problem = _widths(parts), _Problem(_shares(parts.mass), _differences(parts, cost), log_demand)
+    del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
     scales = path.scales
     for before, eps, following in zip([math.inf, *scales], scales, [*scales[1:], 0.0], strict=False):
         g = torch.add(predicted, log_demand, alpha=eps)
         if eps == path.narrow_at and path.kept < problem.mass.shape[1]:
-            problem = _set_aside(problem, _widths(parts), g, eps, path.kept)
+            problem = _set_aside(problem, widths, g, eps, path.kept)
         corrected = torch.add(predicted, _newton_step(problem, g, eps), alpha=eps)
         predicted = torch.lerp(h, corrected, 1 + (following - eps) / (eps - before))
         h = corrected
@@ -243,10 +246,17 @@ def _soft_shares(
 def _arrivals(
     mass: Float[Tensor, "P N"], share: Float[Tensor, "P 4 N"], softness: Float[Tensor, "P 1 N"] | None
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
-    """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
+    """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order.
+
+    Without softness `share` is written over, which saves the largest table.
+    """
+    if softness is None:
+        weighted = share.mul_(mass.sqrt().unsqueeze(1))
+        exchange = torch.bmm(weighted, weighted.mT)
+        return exchange.sum(2), exchange  # the shares of a supplier sum to 1
     flow = share * mass.unsqueeze(1)
     arriving = flow.sum(2)
-    return arriving, torch.bmm(flow if softness is None else flow.mul_(softness), share.mT)
+    return arriving, torch.bmm(flow.mul_(softness), share.mT)
 
 
 def _set_aside(
@@ -262,6 +272,7 @@ def _set_aside(
     stakes = share * problem.mass.unsqueeze(1)
     stakes.div_(stakes.sum(2, keepdim=True).clamp(min=1e-30))
     stake = stakes.sum(1) - stakes.mul_(share).sum(1)
+    del stakes
     keep = stake.topk(kept, 1, sorted=False).indices
     sent, exchange = _arrivals(problem.mass.scatter(1, keep, 0.0), share, softness)
     return _Problem(

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy import ndarray
 from pandas.io.formats.style import Styler
 from torch import Tensor
@@ -170,13 +171,14 @@ def speed_curves(timings: pd.DataFrame) -> Figure:
     """Time against the number of maps, for each size of the maps, from a table of `hdm bench transport`."""
     sizes = timings.groupby(["height", "width"], sort=True)
     figure, axes = plt.subplots(
-        1, len(sizes), figsize=(3.4 * len(sizes), 3.2), layout="constrained", sharey=True, squeeze=False
+        1, len(sizes), figsize=(3.4 * len(sizes), 3.6), layout="constrained", sharey=True, squeeze=False
     )
     for ax, ((height, width), rows) in zip(axes.flat, sizes, strict=True):
         for method, colour in SPEED_COLOURS.items():
             line = rows[rows["method"] == method].sort_values("batch")
             ax.plot(line["batch"] * line["joints"], line["ms"], marker="o", color=colour, label=method)
         ax.set(xscale="log", yscale="log", xlabel="maps", title=f"{height} x {width} pixels")
+        ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].set(ylabel="milliseconds")
-    axes[0, 0].legend(fontsize="x-small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

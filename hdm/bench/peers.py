@@ -18,6 +18,10 @@ from hdm.transport import demanders_of, transport_costs
 Solver = Callable[[Tensor, Tensor], Tensor]
 
 
+# Whose memory torch does not see.
+OUTSIDE_TORCH = ("POT emd2, dual as gradient", "ott-jax, blur 1 px")
+
+
 def installed_peers() -> dict[str, Solver]:
     """The solvers of the libraries that are installed, by the name that the table gives them."""
     solvers: dict[str, tuple[str, Solver]] = {

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hdm.bench.peers import installed_peers
+from hdm.bench.peers import OUTSIDE_TORCH, installed_peers
 from hdm.bench.timing import peak_memory_mb, time_in_turn
 from hdm.errors import InputError
 from hdm.losses import CrossEntropy, GaussianMSE, HDMLoss
@@ -56,7 +56,8 @@ def bench_transport(
 
     Columns: height, width, batch, joints, method, ms (median), fastest_ms, ratio (median over rounds, to Gaussian MSE
     in the same round), error (largest relative difference from the exact distance in float64, which may be as small as
-    0.05 px), memory_mb (peak, beyond the logits), maps_mb (one tensor of the size of the logits), rounds.
+    0.05 px), memory_mb (torch's peak beyond the logits; none for libraries that compute outside of torch), maps_mb (one
+    tensor of the size of the logits), rounds.
     """
     if min(*batches, joints, rounds, threads, *(length for size in sizes for length in size)) < 1:
         raise InputError("sizes, batches, joints, rounds and threads must be at least 1")
@@ -98,7 +99,9 @@ def speed_table(table: pd.DataFrame) -> pd.DataFrame:
             "ms": table["ms"].map("{:.1f}".format),
             "times MSE": table["ratio"].map("{:.1f}".format),
             "error": table["error"].map(lambda error: "" if pd.isna(error) else f"{error:.0e}"),
-            "memory": (table["memory_mb"] / table["maps_mb"]).map("{:.1f} maps".format),
+            "memory": [
+                "" if pd.isna(share) else f"{share:.1f} maps" for share in table["memory_mb"] / table["maps_mb"]
+            ],
         }
     )
 
@@ -154,8 +157,7 @@ def _one_size(
     exact = {cost: _exact(logits.detach(), dots, cost) for cost in ("l2", "l2_squared")}
     errors, memory = {}, {}
     for name, call in calls.items():
-        call()  # what a library loads when it is first used is not its memory
-        memory[name] = peak_memory_mb(call, device)
+        memory[name] = float("nan") if name in OUTSIDE_TORCH else peak_memory_mb(call, device)
         if cost := costs[name]:
             values, truth = values_of.get(name, call)().flatten().double(), exact[cost]
             errors[name] = float(((values - truth).abs() / truth.clamp(min=0.05)).max())
