@@ -5,6 +5,7 @@ Bad input ends with one sentence on standard error and exit status 2.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,8 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    # The profiler that counts memory talks on standard error; it reads this when torch is imported.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from hdm.bench import bench_transport, speed_table
 
     folder, table = bench_transport(
@@ -129,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--profile", help="take data and settings from book/profiles/PROFILE.yml")
     train.add_argument("--name", default="hdm", help="with --profile: which of its runs (default: %(default)s)")
     train.add_argument("--model", help="resnet18 to resnet152, or timm:<name> (default: resnet18)")
-    train.add_argument("--loss", help="hdm, gaussian_mse or cross_entropy (default: hdm)")
+    train.add_argument(
+        "--loss", help="hdm, or one it is compared with: gaussian_mse, ohkm, adaptive_wing, cross_entropy, kl, js, "
+        "expected_cost, integral, dsnt, simcc, rle (default: hdm)",
+    )  # fmt: skip
     train.add_argument("--decoder", help="argmax, quarter or local (default: local)")
     train.add_argument("--epochs", type=int, help="passes over the training part (default: 10)")
     train.add_argument("--batch-size", type=int, help="persons per step (default: 32)")

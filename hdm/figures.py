@@ -18,12 +18,22 @@ from hdm.data.crops import STRIDE, Crop
 from hdm.data.skeletons import Skeleton
 from hdm.pixels import heatmap_to_crop
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. One colour per method across the whole book.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, for what most pages show; the rest from Paul Tol's
+# muted one. One colour per method across the whole book.
 COLOURS = {
     "gaussian_mse": "#0072B2",
     "cross_entropy": "#009E73",
     "hdm": "#D55E00",
     "hdm_cold": "#CC79A7",
+    "ohkm": "#332288",
+    "adaptive_wing": "#88CCEE",
+    "kl": "#117733",
+    "js": "#44AA99",
+    "expected_cost": "#882255",
+    "integral": "#999933",
+    "dsnt": "#DDCC77",
+    "simcc": "#AA4499",
+    "rle": "#661100",
     "error": "#000000",
     "left": "#E69F00",
     "middle": "#56B4E9",
@@ -44,6 +54,15 @@ LABELS = {
     "cross_entropy": "cross-entropy",
     "hdm": "HDM, warm start",
     "hdm_cold": "HDM",
+    "ohkm": "OHKM",
+    "adaptive_wing": "adaptive wing",
+    "kl": "KL divergence",
+    "js": "JS divergence",
+    "expected_cost": "expected cost",
+    "integral": "integral regression",
+    "dsnt": "DSNT",
+    "simcc": "SimCC",
+    "rle": "RLE",
 }
 
 

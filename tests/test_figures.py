@@ -21,6 +21,7 @@ from hdm.figures import (
     training_curves,
     use_style,
 )
+from hdm.losses import LOSSES
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,7 @@ def _close():
 def test_every_method_has_a_colour_of_its_own() -> None:
     colours = [COLOURS[method] for method in LABELS]
     assert len(set(colours)) == len(LABELS)
+    assert set(LOSSES) <= set(LABELS)
 
 
 @pytest.mark.parametrize(
