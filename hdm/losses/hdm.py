@@ -25,9 +25,10 @@ class HDMLoss(nn.Module):
     """Earth Mover's Distance between the predicted heatmap and the dot annotation (Qu et al., NeurIPS 2022).
 
     Per joint, in heatmap pixels (squared for `l2_squared`): l = EMD(s, demanders of the dot) with suppliers
-    s_i = a(z_i) / sum_k a(z_k), where a is exp(z / temperature) (`softmax`), or max(z, 0), log(1 + exp z),
-    1 / (1 + exp(-z)), each plus `floor` (`relu`, `softplus`, `sigmoid`). The floor is a small mass that keeps a map
-    without any positive value a distribution.
+    s_i = a(z_i) / sum_k a(z_k), where a is exp(z / temperature) (`softmax`), or max(z, 0) (`relu`), log(1 + exp z)
+    (`softplus`), 1 / (1 + exp(-z)) (`sigmoid`). A map of the last three whose mass sum_k a(z_k) is less than `floor` is
+    filled up to it, evenly, and divided by it: so a map without any positive value is a distribution too, and no
+    gradient exceeds the largest cost divided by the floor (for 64 x 48 maps and either cost, what fp16 can hold).
 
     demanders, cost, solver, blur: see `hdm.transport.heatmap_emd`. The supplier activation, the cost and the solver of
     the paper are not known to us; these are switches in their place. Raises InputError for unknown names and non-finite
@@ -47,7 +48,7 @@ class HDMLoss(nn.Module):
         *,
         blur: float = 0.1,
         temperature: float = 1.0,
-        floor: float = 1e-6,
+        floor: float = 0.1,
         reduction: str = "mean",
     ) -> None:
         super().__init__()
@@ -69,8 +70,10 @@ class HDMLoss(nn.Module):
             "softplus": softplus,
             "sigmoid": torch.sigmoid,
         }
-        mass = activation[self.suppliers](full_precision(heatmaps)) + self.floor
-        return mass / mass.sum((-2, -1), keepdim=True)
+        mass = activation[self.suppliers](full_precision(heatmaps))
+        total = mass.sum((-2, -1), keepdim=True)
+        missing = (self.floor - total).clamp(min=0)
+        return (mass + missing / (mass.shape[-2] * mass.shape[-1])) / (total + missing)
 
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]

@@ -277,6 +277,8 @@ SIZE = (6, 5)
 SEARCHED: list[Form] = [
     *((name, {"size": SIZE} if name in ("simcc", "rle") else {}) for name in LOSSES),
     *(("hdm", {"suppliers": suppliers}) for suppliers in SUPPLIERS[1:]),
+    *(("hdm", {"suppliers": suppliers, "cost": "l2_squared"}) for suppliers in SUPPLIERS),
+    ("hdm", {"suppliers": "relu", "demanders": "dot"}),
     ("cross_entropy", {"demanders": "gaussian", "sigma": 0.1}),
     ("kl", {"demanders": "subpixel"}),
     ("simcc", {"size": SIZE, "target": "gaussian", "sigma": 0.05}),

@@ -50,13 +50,20 @@ def test_supplier_forms_by_hand() -> None:
     z = torch.tensor([[-1.0, 0.0, 1.0], [2.0, -3.0, 0.5]], dtype=torch.float64).view(1, 1, 2, 3)
     a = {
         "softmax": np.exp(z.numpy() / 0.5),
-        "relu": np.array([[0, 0, 1], [2, 0, 0.5]]) + 0.01,
-        "softplus": np.log1p(np.exp(z.numpy())) + 0.01,
-        "sigmoid": 1 / (1 + np.exp(-z.numpy())) + 0.01,
+        "relu": np.array([[0, 0, 1], [2, 0, 0.5]]),
+        "softplus": np.log1p(np.exp(z.numpy())),
+        "sigmoid": 1 / (1 + np.exp(-z.numpy())),
     }
     for suppliers, mass in a.items():
-        maps = HDMLoss(suppliers, temperature=0.5, floor=0.01).maps(z)
+        maps = HDMLoss(suppliers, temperature=0.5).maps(z)
         assert maps.squeeze().numpy() == pytest.approx((mass / mass.sum()).squeeze())
+
+
+def test_a_map_of_little_mass_is_filled_up() -> None:
+    z = torch.tensor([[0.0, 1.0, 0.0], [2.0, -3.0, 1.0]], dtype=torch.float64).view(1, 1, 2, 3)
+    maps = HDMLoss("relu", floor=10.0).maps(z)
+    assert maps.flatten().tolist() == pytest.approx([0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    assert torch.equal(HDMLoss("relu", floor=4.0).maps(z), HDMLoss("relu", floor=0.01).maps(z))
 
 
 @pytest.mark.parametrize("suppliers", SUPPLIERS)
@@ -88,14 +95,14 @@ def supplier_potential(s: Tensor, joint: tuple[float, float], demanders: str) ->
 def test_hdm_gradient_by_formula(problem: Problem, suppliers: str, demanders: str) -> None:
     heatmaps, joints, visible = problem()
     heatmaps.requires_grad_()
-    loss = HDMLoss(suppliers, demanders, temperature=0.8, floor=1e-3)
+    loss = HDMLoss(suppliers, demanders, temperature=0.8)
     loss(heatmaps, joints, visible).backward()
     z = heatmaps.detach()
     a, slope = {
         "softmax": ((z / 0.8).exp(), (z / 0.8).exp() / 0.8),
-        "relu": (z.clamp(min=0) + 1e-3, (z > 0).double()),
-        "softplus": (z.exp().log1p() + 1e-3, torch.sigmoid(z)),
-        "sigmoid": (torch.sigmoid(z) + 1e-3, torch.sigmoid(z) * torch.sigmoid(-z)),
+        "relu": (z.clamp(min=0), (z > 0).double()),
+        "softplus": (z.exp().log1p(), torch.sigmoid(z)),
+        "sigmoid": (torch.sigmoid(z), torch.sigmoid(z) * torch.sigmoid(-z)),
     }[suppliers]
     for b in range(2):
         for k in range(3):
@@ -121,7 +128,7 @@ def test_floor_keeps_a_map_without_positive_values(suppliers: str, depth: float)
 
 def test_relu_suppliers_do_not_see_the_amplitude(problem: Problem) -> None:
     heatmaps, joints, visible = problem()
-    loss = HDMLoss("relu", floor=1e-12)
+    loss = HDMLoss("relu")
     assert torch.allclose(loss(100 * heatmaps, joints, visible), loss(heatmaps, joints, visible))
 
 

@@ -102,7 +102,9 @@ def test_a_trained_network_is_the_one_that_was_measured(tiny: Tiny, run: Start) 
 
 def test_the_usual_backbone_runs_too(tiny: Tiny, run: Start) -> None:
     """ResNet-18, with worker processes, bf16, a stepped learning rate and fewer persons than a batch holds."""
-    settings = {"model": "resnet18", "workers": 1, "amp": True, "schedule": "step"}
+    # 64 x 64, because on CPUs with AMX, bf16 convolutions of stride 2 are wrong where their output is one pixel wide
+    # (pytorch/pytorch, issue 169688).
+    settings = {"model": "resnet18", "workers": 1, "amp": True, "schedule": "step", "input_size": (64, 64)}
     config = tiny(loss="hdm", epochs=1, train_limit=5, val_limit=3, **settings)
     result = run(config)
     assert result.epochs["train_loss"].notna().tolist() == [False, True]
