@@ -6,8 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy import ndarray
@@ -114,6 +115,22 @@ def show_plan(ax: Axes, plan: Float[ndarray, "4 H W"], points: Float[ndarray, "4
             width = 45 * shipped[y, x]
             ax.plot([x, point[0]], [y, point[1]], color=colour, alpha=0.75, linewidth=width, solid_capstyle="round")
         ax.plot(*point, "o", markersize=5, color=colour, markeredgecolor="black", zorder=3)
+
+
+def show_cells(
+    ax: Axes,
+    cells: Int[ndarray, "H W"],
+    mass: Float[ndarray, "H W"],
+    points: Float[ndarray, "4 2"],
+    *,
+    title: str = "",
+) -> None:
+    """Which of the four demanders (squares) each pixel ships to, as a pale shade of its colour; the mass as dots."""
+    ax.imshow(cells, cmap=ListedColormap([(*to_rgb(colour), 0.25) for colour in DEMANDER_COLOURS]), vmin=0, vmax=3)
+    y, x = np.indices(cells.shape)
+    ax.scatter(x, y, s=1000 * mass, color="black", alpha=0.6, linewidths=0)
+    ax.scatter(points[:, 0], points[:, 1], s=60, marker="s", c=DEMANDER_COLOURS, edgecolors="black")
+    _frame(ax, title)
 
 
 def _frame(ax: Axes, title: str) -> None:

@@ -5,15 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from hdm.data.crops import Crop
 from hdm.data.skeletons import COCO
 from hdm.figures import (
     COLOURS,
+    DEMANDER_COLOURS,
     LABELS,
     draw_skeleton,
     map_gallery,
     method_name,
+    show_cells,
     show_gradient,
     show_map,
     show_plan,
@@ -51,6 +54,22 @@ def test_show_map_puts_the_cross_on_the_joint() -> None:
     show_map(ax, heatmap, (2.5, 1.25), title="map")
     assert np.array_equal(ax.images[0].get_array(), heatmap)
     assert ax.lines[0].get_xydata().tolist() == [[2.5, 1.25]]
+
+
+def test_show_cells_draws_cells_mass_and_demanders() -> None:
+    _, ax = plt.subplots()
+    cells = np.array([[0, 1, 1, 1, 1], [2, 3, 3, 3, 3], [2, 2, 3, 3, 3]])
+    mass = np.zeros((3, 5))
+    mass[2, 4], mass[0, 1] = 0.75, 0.25
+    points = np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
+    show_cells(ax, cells, mass, points, title="cells")
+    assert np.array_equal(ax.images[0].get_array(), cells)
+    shades = ax.images[0].cmap(ax.images[0].norm(np.arange(4)))
+    assert shades[:, :3] == pytest.approx(np.array([to_rgb(colour) for colour in DEMANDER_COLOURS]))
+    dots, squares = ax.collections
+    sizes = {tuple(place): size for place, size in zip(dots.get_offsets(), dots.get_sizes(), strict=True) if size}
+    assert sizes == {(4.0, 2.0): 750.0, (1.0, 0.0): 250.0}
+    assert squares.get_offsets().tolist() == points.tolist()
 
 
 def test_show_plan_draws_a_line_for_each_shipment() -> None:
