@@ -31,13 +31,14 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad, threshold
 
-BLOCK = 4  # pixels along a block
-KEPT = 8  # blocks that are kept pixel by pixel
+BLOCK = 4  # pixels along a small block
+DIVIDED = 8  # blocks of each size that are divided
 UNGROUPED = 512  # pixels of a map up to which none are grouped
+FAR_OFF = 2.0  # length of a Newton step, in scales, beyond which it is not trusted
 # Pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere. Without groups, a twelfth.
 PIXELS_AT_ONCE = (2**21, 2**25)
 
@@ -101,7 +102,7 @@ def optimal_plan(
     parts = every_pixel(suppliers, corner)
     path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise=True)
     g = follow_path(parts, demand, cost, path)[1]
-    plan = ((g.unsqueeze(-1) - _differences(parts, cost)) / path.scales[-1]).softmax(1) * parts.mass.unsqueeze(1)
+    plan = ((g.unsqueeze(-1) - _differences(parts, cost).transpose(0, 1)) / path.scales[-1]).softmax(1) * parts.mass.unsqueeze(1)
     arriving = plan.sum(2)
     plan = plan * (demand / arriving.clamp(min=1e-30)).clamp(max=1).unsqueeze(-1)
     left, missing = (parts.mass - plan.sum(1)).clamp(min=0), (demand - plan.sum(2)).clamp(min=0)
@@ -118,7 +119,7 @@ def path_for(size: tuple[int, int], cost: str, precise: bool) -> Path:
     if size[0] * size[1] <= UNGROUPED:
         return Path(_geometric(first, 1e-3, 0.8), 0.0, 0)
     if cost == "l2":
-        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0225, 1e-3, 0.75)], 0.03, 48)
+        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0235, 1e-3, 0.785)], 0.03, 24)
     return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75)], 0.5, 256)
 
 
@@ -138,42 +139,83 @@ def every_pixel(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"])
 
 
 def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
-    """Blocks of 4 x 4 pixels, but the 8 for which that would be worst, which stay pixels.
+    """Blocks of 8 x 8 pixels, but the 8 for which that would be worst, which are blocks of 4 x 4, but the 8 of these
+    for which that would be worst, which are pixels.
 
     Far from the dot the four costs differ by nearly the same all over a block, so that it may ship as one; by how much
     they vary falls with the distance, and it counts with the block's mass: the blocks of largest
-    mass / (distance^2 + 9) are kept pixel by pixel. A small map is not grouped.
+    mass / (distance^2 + (side - 1)^2) are divided. A small map is not grouped.
     """
     height, width = suppliers.shape[-2:]
     if height * width <= UNGROUPED:
         return every_pixel(suppliers, corner)
-    if height % BLOCK or width % BLOCK:
-        suppliers = pad(suppliers, (0, -width % BLOCK, 0, -height % BLOCK))
-    rows, columns = suppliers.shape[1] // BLOCK, suppliers.shape[2] // BLOCK
+    if height % (2 * BLOCK) or width % (2 * BLOCK):
+        suppliers = pad(suppliers, (0, -width % (2 * BLOCK), 0, -height % (2 * BLOCK)))
+    small = _moments(suppliers)
+    large = small.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).sum((3, 5))
+    columns = large.shape[3]
 
-    # Mass and moments about the middle of each block, by one convolution with the kernels 1, x, y and x^2 + y^2.
-    offset = _count(BLOCK, suppliers) - (BLOCK - 1) / 2
-    x, y = offset.expand(BLOCK, BLOCK), offset.expand(BLOCK, BLOCK).T
-    kernels = torch.stack([torch.ones_like(x), x, y, x.square() + y.square()]).unsqueeze(1)
-    mass, first_x, first_y, second = conv2d(suppliers.unsqueeze(1), kernels, stride=BLOCK).flatten(2).unbind(1)
+    divided, large = _divided(large.flatten(2), 2 * BLOCK, columns, corner)
+    row, column = divided // columns * 2, divided % columns * 2
+    children = torch.cat([(row + below) * 2 * columns + column + aside for below in (0, 1) for aside in (0, 1)], 1)
+    small = small.flatten(2).gather(2, children.unsqueeze(1).expand(-1, 4, -1))
+    divided, small = _divided(small, BLOCK, 2 * columns, corner, children)
+
+    inside = torch.arange(BLOCK, device=divided.device)
+    x = ((divided % (2 * columns) * BLOCK).unsqueeze(-1) + inside.repeat(BLOCK)).flatten(1)
+    y = ((divided // (2 * columns) * BLOCK).unsqueeze(-1) + inside.repeat_interleave(BLOCK)).flatten(1)
+    pixels = suppliers.flatten(1).gather(1, y * suppliers.shape[2] + x)
+
+    mass, *first, second = torch.cat([large, small], 2).unbind(1)
     divisor = mass.clamp(min=torch.finfo(mass.dtype).tiny)
-    mean_x, mean_y = first_x / divisor, first_y / divisor
+    mean_x, mean_y = (moment / divisor for moment in first)
     spread = (second / divisor - mean_x.square() - mean_y.square()).clamp(min=0) / 2
-    middle_x = (_count(columns, suppliers) * BLOCK + (BLOCK - 1) / 2).repeat(rows) - corner[:, :1]
-    middle_y = (_count(rows, suppliers) * BLOCK + (BLOCK - 1) / 2).repeat_interleave(columns) - corner[:, 1:]
-
-    distance = (middle_x - 0.5).square() + (middle_y - 0.5).square()
-    kept = (mass / (distance + 9)).topk(KEPT, 1, sorted=False).indices
-    inside = torch.arange(BLOCK, device=kept.device)
-    x = (kept % columns * BLOCK).unsqueeze(-1) + inside.repeat(BLOCK)
-    y = (kept // columns * BLOCK).unsqueeze(-1) + inside.repeat_interleave(BLOCK)
-    pixels = suppliers.flatten(1).gather(1, (y * suppliers.shape[2] + x).flatten(1))
     return Suppliers(
-        torch.cat([pixels, mass.scatter(1, kept, 0.0)], 1),
-        torch.cat([x.flatten(1) - corner[:, :1], middle_x + mean_x], 1),
-        torch.cat([y.flatten(1) - corner[:, 1:], middle_y + mean_y], 1),
+        torch.cat([pixels, mass], 1),
+        torch.cat([x, mean_x], 1) - corner[:, :1],
+        torch.cat([y, mean_y], 1) - corner[:, 1:],
         torch.cat([torch.zeros_like(pixels), spread], 1),
     )
+
+
+def _moments(suppliers: Float[Tensor, "P H W"]) -> Float[Tensor, "P 4 h w"]:
+    """Sums of s, s x, s y and s (x^2 + y^2) over blocks of 4 x 4 pixels, in pixels from the map's first.
+
+    A matrix product over bands of four rows is faster than a convolution with four kernels.
+    """
+    height, width = suppliers.shape[1:]
+    rows, columns = height // BLOCK, width // BLOCK
+    x = _count(width, suppliers)
+    y = _count(BLOCK, suppliers).unsqueeze(1)
+    own = (x // BLOCK).unsqueeze(1) == _count(columns, suppliers)  # (W, w): which block a column belongs to
+    kernels = torch.stack([torch.ones_like(x + y), x.expand(BLOCK, -1), y.expand(-1, width), x.square() + y.square()])
+    weights = (kernels.permute(1, 2, 0).unsqueeze(3) * own.unsqueeze(1)).flatten(0, 1).flatten(1)
+    mass, first_x, first_y, second = (
+        (suppliers.view(-1, BLOCK * width) @ weights).view(-1, rows, 4, columns).unbind(2)
+    )
+    top = (_count(rows, suppliers) * BLOCK).unsqueeze(1)  # first row of each band
+    second = torch.addcmul(torch.addcmul(second, first_y, 2 * top), mass, top.square())
+    return torch.stack([mass, first_x, torch.addcmul(first_y, mass, top), second], 1)
+
+
+def _divided(
+    moments: Float[Tensor, "P 4 N"],
+    side: int,
+    columns: int,
+    corner: Float[Tensor, "P 2"],
+    places: Int[Tensor, "P N"] | None = None,
+) -> tuple[Int[Tensor, "P n"], Float[Tensor, "P 4 N"]]:
+    """Places of the blocks to divide, and the moments of all without theirs.
+
+    places: of the blocks among all of that side, row by row, `columns` in a row.
+    """
+    block = torch.arange(moments.shape[2], device=moments.device) if places is None else places
+    x = (block % columns * side).to(moments.dtype) + (side / 2 - 1) - corner[:, :1]
+    y = (block // columns * side).to(moments.dtype) + (side / 2 - 1) - corner[:, 1:]
+    worst = moments[:, 0] / (x.square() + y.square() + (side - 1) ** 2)
+    divided = worst.topk(DIVIDED, 1, sorted=False).indices
+    kept = moments * torch.ones_like(worst).scatter(1, divided, 0.0).unsqueeze(1)
+    return divided if places is None else places.gather(1, divided), kept
 
 
 class _Aside(NamedTuple):
@@ -188,7 +230,7 @@ class _Problem(NamedTuple):
     """What a path is followed for: costs less their mean over the demanders, and each supplier's least softness."""
 
     mass: Float[Tensor, "P N"]
-    costs: Float[Tensor, "P 4 N"]
+    costs: Float[Tensor, "4 P N"]
     log_demand: Float[Tensor, "P 4"]
     widths: Float[Tensor, "P N"] | None = None
     aside: _Aside | None = None
@@ -201,28 +243,38 @@ def follow_path(
     # A demander that asks for nothing would have its potential at minus infinity.
     demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
     log_demand = demand.log()
-    widths, problem = _widths(parts), _Problem(_shares(parts.mass), _differences(parts, cost), log_demand)
+    # Masses that do not count become 0, because what is computed with numbers near the smallest there is takes long.
+    mass = threshold(_shares(parts.mass), 1e-14 if demand.dtype == torch.float32 else 1e-30, 0.0)
+    widths, problem = _widths(parts), _Problem(mass, _differences(parts, cost), log_demand)
     del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
-    scales = path.scales
-    for before, eps, following in zip([math.inf, *scales], scales, [*scales[1:], 0.0], strict=False):
-        g = torch.add(predicted, log_demand, alpha=eps)
-        if eps == path.narrow_at and path.kept < problem.mass.shape[1]:
-            problem = _set_aside(problem, widths, g, eps, path.kept)
-        corrected = torch.add(predicted, _newton_step(problem, g, eps), alpha=eps)
-        predicted = torch.lerp(h, corrected, 1 + (following - eps) / (eps - before))
-        h = corrected
-    return predicted, torch.add(h, log_demand, alpha=scales[-1])
+    eps, before = torch.full_like(h[:, :1], path.scales[0]), torch.full_like(h[:, :1], 1e30)
+    for scale, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
+        g = torch.addcmul(predicted, log_demand, eps)
+        # No exponential overflows where costs less their mean, below 1 for `l2`, are few times the scale.
+        mild = cost == "l2" and scale > 0.02
+        if scale == path.narrow_at and path.kept < problem.mass.shape[1]:
+            problem = _set_aside(problem, widths, g, eps, path.kept, mild)
+        step = _newton_step(problem, g, eps, mild)
+        step = step - (demand * step).sum(1, keepdim=True)
+        length = step.abs().amax(1, keepdim=True)
+        corrected = torch.addcmul(predicted, step, eps * (FAR_OFF / length.clamp(min=FAR_OFF)))
+        # Who was far off the path stays at its scale for another step, but not at the end.
+        held = length > (FAR_OFF if following else math.inf)
+        fallen = eps * torch.where(held, 1.0, following / scale)
+        predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
+        last, h, before, eps = eps, torch.where(held, h, corrected), torch.where(held, before, eps), fallen
+    return predicted, torch.addcmul(corrected, log_demand, last)
 
 
-def _newton_step(problem: _Problem, g: Float[Tensor, "P 4"], eps: float) -> Float[Tensor, "P 4"]:
+def _newton_step(
+    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
+) -> Float[Tensor, "P 4"]:
     """The step (3) at potentials g, in units of eps."""
-    share, softness = _soft_shares(problem, g, eps)
-    arriving, exchange = _arrivals(problem.mass, share, softness)
-    if problem.aside:
-        sent, slope, at = problem.aside
-        arriving = arriving + torch.baddbmm(sent.unsqueeze(2), slope, (g - at).unsqueeze(2)).squeeze(2)
-        exchange = torch.sub(exchange, slope, alpha=eps)
+    if problem.widths is None:
+        arriving, exchange = _arrivals(problem, g, eps, mild)
+    else:
+        arriving, exchange = _arrivals_with_widths(problem, problem.widths, g, eps, mild)
     arriving = arriving.clamp(min=1e-30)
     # The matrix of (3), its rows times m, with the sign turned: m Pi - m m^T, less m Pi 1 on the diagonal. A little
     # more is taken off the diagonal for the case that all suppliers are decided and Pi is the identity.
@@ -230,37 +282,67 @@ def _newton_step(problem: _Problem, g: Float[Tensor, "P 4"], eps: float) -> Floa
     matrix.diagonal(dim1=1, dim2=2).sub_(torch.add(exchange.sum(2), arriving, alpha=1e-4))
     surplus = (arriving.log() - problem.log_demand).clamp(max=1)
     # Not `solve`, which waits for the device to report a singular matrix.
-    return torch.linalg.solve_ex(matrix, arriving * surplus).result.clamp(-8, 8)
-
-
-def _soft_shares(
-    problem: _Problem, g: Float[Tensor, "P 4"], eps: float
-) -> tuple[Float[Tensor, "P 4 N"], Float[Tensor, "P 1 N"] | None]:
-    """The shares (2), with supplier i's minimum softened over w_i = sqrt(eps^2 + widths_i), and eps / w_i."""
-    if problem.widths is None:
-        return torch.add((g / eps).unsqueeze(2), problem.costs, alpha=-1 / eps).softmax(1), None
-    softness = (problem.widths / eps**2 + 1).rsqrt_().unsqueeze(1)
-    return torch.sub(g.unsqueeze(2), problem.costs).mul_(softness / eps).softmax(1), softness
+    return torch.linalg.solve_ex(matrix, arriving * surplus).result
 
 
 def _arrivals(
-    mass: Float[Tensor, "P N"], share: Float[Tensor, "P 4 N"], softness: Float[Tensor, "P 1 N"] | None
+    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
-    """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order.
+    """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
+    weights, total = _weights(problem.costs, g, 1 / eps, mild)
+    weights = weights.mul_(problem.mass.sqrt().div_(total)).transpose(0, 1)
+    exchange = torch.bmm(weights, weights.mT)
+    return exchange.sum(2), exchange  # the shares of a supplier sum to 1
 
-    Without softness `share` is written over, which saves the largest table.
+
+def _arrivals_with_widths(
+    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
+) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
+    """The same with supplier i's minimum softened over sqrt(eps^2 + widths_i), and with what the others send."""
+    rate = _rate(widths, eps)
+    arriving, exchange = _sent(problem.mass, rate, *_weights(problem.costs, g, rate, mild))
+    if problem.aside:
+        sent, slope, at = problem.aside
+        arriving = arriving + torch.baddbmm(sent.unsqueeze(2), slope, (g - at).unsqueeze(2)).squeeze(2)
+        exchange = exchange - slope
+    return arriving, exchange.mul_(eps.unsqueeze(2))
+
+
+def _rate(widths: Float[Tensor, "P N"], eps: Float[Tensor, "P 1"]) -> Float[Tensor, "P N"]:
+    """One over the scale of supplier i's softened minimum."""
+    return torch.addcmul(widths, eps, eps).rsqrt_()
+
+
+def _weights(
+    costs: Float[Tensor, "4 P N"], g: Float[Tensor, "P 4"], rate: Float[Tensor, "P #N"], mild: bool
+) -> tuple[Float[Tensor, "4 P N"], Float[Tensor, "P N"]]:
+    """exp((g_j - c_ij) rate_i), up to a factor for each supplier, and its sum over the demanders.
+
+    mild: no exponent can overflow if the largest g is 0. Otherwise each supplier's largest exponent is; the rest is cut
+    where it no longer counts, because exponentials near the smallest number there is take long.
     """
-    if softness is None:
-        weighted = share.mul_(mass.sqrt().unsqueeze(1))
-        exchange = torch.bmm(weighted, weighted.mT)
-        return exchange.sum(2), exchange  # the shares of a supplier sum to 1
-    flow = share * mass.unsqueeze(1)
-    arriving = flow.sum(2)
-    return arriving, torch.bmm(flow.mul_(softness), share.mT)
+    if mild:
+        weights = torch.sub((g - g.amax(1, keepdim=True)).T.unsqueeze(2), costs).mul_(rate).exp_()
+    else:
+        weights = torch.sub(g.T.unsqueeze(2), costs).mul_(rate)
+        weights = weights.sub_(weights.amax(0)).clamp_(min=-24 if g.dtype == torch.float32 else -60).exp_()
+    return weights, weights.sum(0)
+
+
+def _sent(
+    mass: Float[Tensor, "P N"],
+    rate: Float[Tensor, "P N"],
+    weights: Float[Tensor, "4 P N"],
+    total: Float[Tensor, "P N"],
+) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
+    """sum_i s_i p_ij and sum_i s_i p_ij p_ik rate_i for shares p that are `weights` divided by `total`."""
+    flow = weights * (mass / total)
+    sent = flow.sum(2).T
+    return sent, torch.bmm(flow.mul_(rate / total).transpose(0, 1), weights.permute(1, 2, 0))
 
 
 def _set_aside(
-    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: float, kept: int
+    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], kept: int, mild: bool
 ) -> _Problem:
     """The problem of `kept` suppliers, from now on of these widths, with the first-order response of all others.
 
@@ -268,30 +350,30 @@ def _set_aside(
     changes in proportion to the potentials, if at all. Those are kept that make up most of what some demander could
     gain or lose, s_i p_ij (1 - p_ij) / m_j.
     """
-    share, softness = _soft_shares(problem._replace(widths=widths), g, eps)
-    stakes = share * problem.mass.unsqueeze(1)
+    rate = _rate(widths, eps)
+    weights, total = _weights(problem.costs, g, rate, mild)
+    stakes = weights * (problem.mass / total)
     stakes.div_(stakes.sum(2, keepdim=True).clamp(min=1e-30))
-    stake = stakes.sum(1) - stakes.mul_(share).sum(1)
+    stake = stakes.sum(0).sub_(stakes.mul_(weights).sum(0).div_(total))
     del stakes
     keep = stake.topk(kept, 1, sorted=False).indices
-    sent, exchange = _arrivals(problem.mass.scatter(1, keep, 0.0), share, softness)
+    sent, exchange = _sent(problem.mass.scatter(1, keep, 0.0), rate, weights, total)
     return _Problem(
         problem.mass.gather(1, keep),
-        problem.costs.gather(2, keep.unsqueeze(1).expand(-1, 4, -1)),
+        problem.costs.gather(2, keep.expand(4, -1, -1)),
         problem.log_demand,
         widths.gather(1, keep),
-        _Aside(sent, (torch.diag_embed(exchange.sum(2)) - exchange) / eps, g),
+        _Aside(sent, torch.diag_embed(exchange.sum(2)) - exchange, g),
     )
 
 
-def _differences(parts: Suppliers, cost: str) -> Float[Tensor, "P 4 N"]:
+def _differences(parts: Suppliers, cost: str) -> Float[Tensor, "4 P N"]:
     """The costs less their mean over the four demanders, which would shift D by a constant and cost digits."""
-    x, y = parts.x, parts.y
-    left, right, above, below = x.square(), (x - 1).square(), y.square(), (y - 1).square()
-    costs = torch.stack([left + above, right + above, left + below, right + below], 1)
+    x, y = (torch.stack([place, place - 1]).square_() for place in (parts.x, parts.y))
+    costs = (y.unsqueeze(1) + x).flatten(0, 1)
     if cost == "l2":
         costs.sqrt_()
-    return costs.sub_(costs.mean(1, keepdim=True))
+    return costs.sub_(costs.mean(0))
 
 
 def _widths(parts: Suppliers) -> Float[Tensor, "P N"]:
