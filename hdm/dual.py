@@ -35,7 +35,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, threshold
 
-BLOCK = 4  # pixels along a small block
+LARGE, SMALL = 8, 4  # pixels along the blocks of each size
 DIVIDED = 8  # blocks of each size that are divided
 UNGROUPED = 512  # pixels of a map up to which none are grouped
 FAR_OFF = 2.0  # length of a Newton step, in scales, beyond which it is not trusted
@@ -149,73 +149,73 @@ def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> 
     height, width = suppliers.shape[-2:]
     if height * width <= UNGROUPED:
         return every_pixel(suppliers, corner)
-    if height % (2 * BLOCK) or width % (2 * BLOCK):
-        suppliers = pad(suppliers, (0, -width % (2 * BLOCK), 0, -height % (2 * BLOCK)))
-    small = _moments(suppliers)
-    large = small.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).sum((3, 5))
-    columns = large.shape[3]
+    if height % LARGE or width % LARGE:
+        suppliers = pad(suppliers, (0, -width % LARGE, 0, -height % LARGE))
+    rows, columns = suppliers.shape[1] // LARGE, suppliers.shape[2] // LARGE
+    large_x = (_count(columns, corner) * LARGE).repeat(rows) - corner[:, :1]
+    large_y = (_count(rows, corner) * LARGE).repeat_interleave(columns) - corner[:, 1:]
+    large, divided = _divided(_moments(suppliers, LARGE), large_x, large_y, LARGE)
 
-    divided, large = _divided(large.flatten(2), 2 * BLOCK, columns, corner)
-    row, column = divided // columns * 2, divided % columns * 2
-    children = torch.cat([(row + below) * 2 * columns + column + aside for below in (0, 1) for aside in (0, 1)], 1)
-    small = small.flatten(2).gather(2, children.unsqueeze(1).expand(-1, 4, -1))
-    divided, small = _divided(small, BLOCK, 2 * columns, corner, children)
+    blocks = _stacked(suppliers, divided, LARGE)
+    below, aside = (grid.flatten() * SMALL for grid in torch.meshgrid(*[_count(LARGE // SMALL, corner)] * 2, indexing="ij"))
+    small_x = (large_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
+    small_y = (large_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
+    small, divided = _divided(_moments(blocks, SMALL), small_x, small_y, SMALL)
 
-    inside = torch.arange(BLOCK, device=divided.device)
-    x = ((divided % (2 * columns) * BLOCK).unsqueeze(-1) + inside.repeat(BLOCK)).flatten(1)
-    y = ((divided // (2 * columns) * BLOCK).unsqueeze(-1) + inside.repeat_interleave(BLOCK)).flatten(1)
-    pixels = suppliers.flatten(1).gather(1, y * suppliers.shape[2] + x)
+    pixels = _stacked(blocks, divided, SMALL).flatten(1)
+    below, aside = (grid.flatten() for grid in torch.meshgrid(*[_count(SMALL, corner)] * 2, indexing="ij"))
+    x = (small_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
+    y = (small_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
 
-    mass, *first, second = torch.cat([large, small], 2).unbind(1)
+    mass, first_x, first_y, second = torch.cat([large, small], 2).unbind(1)
     divisor = mass.clamp(min=torch.finfo(mass.dtype).tiny)
-    mean_x, mean_y = (moment / divisor for moment in first)
+    mean_x, mean_y = first_x / divisor, first_y / divisor
     spread = (second / divisor - mean_x.square() - mean_y.square()).clamp(min=0) / 2
     return Suppliers(
         torch.cat([pixels, mass], 1),
-        torch.cat([x, mean_x], 1) - corner[:, :1],
-        torch.cat([y, mean_y], 1) - corner[:, 1:],
+        torch.cat([x, torch.cat([large_x, small_x], 1) + mean_x], 1),
+        torch.cat([y, torch.cat([large_y, small_y], 1) + mean_y], 1),
         torch.cat([torch.zeros_like(pixels), spread], 1),
     )
 
 
-def _moments(suppliers: Float[Tensor, "P H W"]) -> Float[Tensor, "P 4 h w"]:
-    """Sums of s, s x, s y and s (x^2 + y^2) over blocks of 4 x 4 pixels, in pixels from the map's first.
+def _moments(suppliers: Float[Tensor, "P H W"], side: int) -> Float[Tensor, "P 4 N"]:
+    """Sums of s, s x, s y and s (x^2 + y^2) over each block of side x side pixels, in pixels from the block's first.
 
-    A matrix product over bands of four rows is faster than a convolution with four kernels.
+    As one matrix product over bands of `side` rows, which is faster than a convolution.
     """
     height, width = suppliers.shape[1:]
-    rows, columns = height // BLOCK, width // BLOCK
-    x = _count(width, suppliers)
-    y = _count(BLOCK, suppliers).unsqueeze(1)
-    own = (x // BLOCK).unsqueeze(1) == _count(columns, suppliers)  # (W, w): which block a column belongs to
-    kernels = torch.stack([torch.ones_like(x + y), x.expand(BLOCK, -1), y.expand(-1, width), x.square() + y.square()])
-    weights = (kernels.permute(1, 2, 0).unsqueeze(3) * own.unsqueeze(1)).flatten(0, 1).flatten(1)
-    mass, first_x, first_y, second = (
-        (suppliers.view(-1, BLOCK * width) @ weights).view(-1, rows, 4, columns).unbind(2)
-    )
-    top = (_count(rows, suppliers) * BLOCK).unsqueeze(1)  # first row of each band
-    second = torch.addcmul(torch.addcmul(second, first_y, 2 * top), mass, top.square())
-    return torch.stack([mass, first_x, torch.addcmul(first_y, mass, top), second], 1)
+    rows, columns = height // side, width // side
+    inside = _count(side, suppliers)
+    x, y = inside.repeat(columns), inside.unsqueeze(1)
+    kernels = torch.stack([torch.ones_like(x + y), x.expand(side, -1), y.expand(-1, width), x.square() + y.square()], 2)
+    block = _count(columns, suppliers)
+    own = (block.repeat_interleave(side).unsqueeze(1) == block).to(suppliers.dtype)  # (W, w)
+    weights = kernels.view(-1, 4, 1) * own.repeat(side, 1).unsqueeze(1)
+    moments = suppliers.reshape(-1, side * width) @ weights.flatten(1)
+    return moments.view(-1, rows, 4, columns).transpose(1, 2).flatten(2)
 
 
 def _divided(
-    moments: Float[Tensor, "P 4 N"],
-    side: int,
-    columns: int,
-    corner: Float[Tensor, "P 2"],
-    places: Int[Tensor, "P N"] | None = None,
-) -> tuple[Int[Tensor, "P n"], Float[Tensor, "P 4 N"]]:
-    """Places of the blocks to divide, and the moments of all without theirs.
+    moments: Float[Tensor, "P 4 N"], x: Float[Tensor, "P N"], y: Float[Tensor, "P N"], side: int
+) -> tuple[Float[Tensor, "P 4 N"], Int[Tensor, "P n"]]:
+    """The moments of the blocks that stay, those of the others being 0, and which are the others.
 
-    places: of the blocks among all of that side, row by row, `columns` in a row.
+    x, y: first pixels of the blocks of side x side pixels, from the first demander.
     """
-    block = torch.arange(moments.shape[2], device=moments.device) if places is None else places
-    x = (block % columns * side).to(moments.dtype) + (side / 2 - 1) - corner[:, :1]
-    y = (block // columns * side).to(moments.dtype) + (side / 2 - 1) - corner[:, 1:]
-    worst = moments[:, 0] / (x.square() + y.square() + (side - 1) ** 2)
-    divided = worst.topk(DIVIDED, 1, sorted=False).indices
-    kept = moments * torch.ones_like(worst).scatter(1, divided, 0.0).unsqueeze(1)
-    return divided if places is None else places.gather(1, divided), kept
+    middle = side / 2 - 1  # of a block, from the middle between the demanders
+    distance = (x + middle).square() + (y + middle).square()
+    worst = (moments[:, 0] / (distance + (side - 1) ** 2)).topk(DIVIDED, 1, sorted=False).indices
+    return moments * torch.ones_like(distance).scatter(1, worst, 0.0).unsqueeze(1), worst
+
+
+def _stacked(suppliers: Float[Tensor, "P H W"], blocks: Int[Tensor, "P n"], side: int) -> Float[Tensor, "P h side"]:
+    """These blocks of side x side pixels, one below the other."""
+    height, columns = suppliers.shape[1], suppliers.shape[2] // side
+    first = (blocks // columns * (side * columns) + blocks % columns).unsqueeze(2)  # of the pieces of rows
+    piece = first + torch.arange(side, device=blocks.device) * columns
+    start = torch.arange(len(blocks), device=blocks.device).view(-1, 1, 1) * (height * columns)
+    return suppliers.reshape(-1, side).index_select(0, (start + piece).flatten()).view(len(blocks), -1, side)
 
 
 class _Aside(NamedTuple):
