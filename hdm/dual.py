@@ -101,8 +101,9 @@ def optimal_plan(
     suppliers, demand, corner = suppliers.double(), demand.double(), corner.double()
     parts = every_pixel(suppliers, corner)
     path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise=True)
-    g = follow_path(parts, demand, cost, path)[1]
-    plan = ((g.unsqueeze(-1) - _differences(parts, cost).transpose(0, 1)) / path.scales[-1]).softmax(1) * parts.mass.unsqueeze(1)
+    _, g, eps = follow_path(parts, demand, cost, path)
+    costs = _differences(parts, cost).transpose(0, 1)
+    plan = ((g.unsqueeze(-1) - costs) / eps.unsqueeze(-1)).softmax(1) * parts.mass.unsqueeze(1)
     arriving = plan.sum(2)
     plan = plan * (demand / arriving.clamp(min=1e-30)).clamp(max=1).unsqueeze(-1)
     left, missing = (parts.mass - plan.sum(1)).clamp(min=0), (demand - plan.sum(2)).clamp(min=0)
@@ -230,6 +231,7 @@ class _Problem(NamedTuple):
     """What a path is followed for: costs less their mean over the demanders, and each supplier's least softness."""
 
     mass: Float[Tensor, "P N"]
+    root: Float[Tensor, "P N"]  # of mass
     costs: Float[Tensor, "4 P N"]
     log_demand: Float[Tensor, "P 4"]
     widths: Float[Tensor, "P N"] | None = None
@@ -238,14 +240,14 @@ class _Problem(NamedTuple):
 
 def follow_path(
     parts: Suppliers, demand: Float[Tensor, "P 4"], cost: str, path: Path
-) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"]]:
-    """g of (2) at eps = 0, by the path, and at its last scale."""
+) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"], Float[Tensor, "P 1"]]:
+    """g of (2) at eps = 0, by the path, and at the last scale of each, and that scale."""
     # A demander that asks for nothing would have its potential at minus infinity.
     demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
     log_demand = demand.log()
     # Masses that do not count become 0, because what is computed with numbers near the smallest there is takes long.
     mass = threshold(_shares(parts.mass), 1e-14 if demand.dtype == torch.float32 else 1e-30, 0.0)
-    widths, problem = _widths(parts), _Problem(mass, _differences(parts, cost), log_demand)
+    widths, problem = _widths(parts), _Problem(mass, mass.sqrt(), _differences(parts, cost), log_demand)
     del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
     eps, before = torch.full_like(h[:, :1], path.scales[0]), torch.full_like(h[:, :1], 1e30)
@@ -260,11 +262,11 @@ def follow_path(
         length = step.abs().amax(1, keepdim=True)
         corrected = torch.addcmul(predicted, step, eps * (FAR_OFF / length.clamp(min=FAR_OFF)))
         # Who was far off the path stays at its scale for another step, but not at the end.
-        held = length > (FAR_OFF if following else math.inf)
-        fallen = eps * torch.where(held, 1.0, following / scale)
+        held = (length > (FAR_OFF if following else math.inf)).to(eps.dtype)
+        fallen = torch.lerp(eps * (following / scale), eps, held)
         predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
-        last, h, before, eps = eps, torch.where(held, h, corrected), torch.where(held, before, eps), fallen
-    return predicted, torch.addcmul(corrected, log_demand, last)
+        last, h, before, eps = eps, torch.lerp(corrected, h, held), torch.lerp(eps, before, held), fallen
+    return predicted, torch.addcmul(corrected, log_demand, last), last
 
 
 def _newton_step(
@@ -290,7 +292,7 @@ def _arrivals(
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
     """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
     weights, total = _weights(problem.costs, g, 1 / eps, mild)
-    weights = weights.mul_(problem.mass.sqrt().div_(total)).transpose(0, 1)
+    weights = weights.mul_(problem.root / total).transpose(0, 1)
     exchange = torch.bmm(weights, weights.mT)
     return exchange.sum(2), exchange  # the shares of a supplier sum to 1
 
@@ -360,6 +362,7 @@ def _set_aside(
     sent, exchange = _sent(problem.mass.scatter(1, keep, 0.0), rate, weights, total)
     return _Problem(
         problem.mass.gather(1, keep),
+        problem.root.gather(1, keep),
         problem.costs.gather(2, keep.expand(4, -1, -1)),
         problem.log_demand,
         widths.gather(1, keep),

@@ -233,18 +233,19 @@ def _exact(
         # To who asks for nothing, nobody ships: its potential is the lowest that the distances allow.
         g = g.where(asking > 0, g.amin(1, keepdim=True) - 2)
         g = (g.unsqueeze(1) - g.new_tensor(_BETWEEN)).amax(2)
+    g = g - g[:, :1]  # any constant will do; this one saves a pass over the pixels
 
-    value = torch.empty_like(total)
+    shipped = torch.empty_like(total)
     f = torch.empty_like(mass) if moving is mass else moving  # written over, part by part
     at_once = max(1, PIXELS_AT_ONCE[mass.device.type != "cpu"] // (height * width))
     for start in range(0, len(mass), at_once):
         part = slice(start, start + at_once)
         cheapest = _cheapest(corner[part], g[part], (height, width), cost)
-        found = (asking[part] * g[part]).sum(1) + (moving[part] * cheapest).sum((1, 2))
-        mean = (found - (demand[part] * g[part]).sum(1)) / total[part]  # of f, over the whole mass
-        value[part] = found / total[part]
-        f[part] = cheapest.sub_(mean.view(-1, 1, 1))
-    return value, f, g
+        shipped[part] = torch.linalg.vecdot(moving[part].flatten(1), cheapest.flatten(1))
+        f[part] = cheapest
+    value = ((asking * g).sum(1) + shipped) / total
+    mean = value - (demand * g).sum(1) / total  # of f, over the whole mass
+    return value, f.sub_(mean.view(-1, 1, 1)), g
 
 
 def _what_moves(
@@ -263,7 +264,7 @@ def _what_moves(
 def _cheapest(
     corner: Float[Tensor, "P 2"], g: Float[Tensor, "P 4"], size: tuple[int, int], cost: str
 ) -> Float[Tensor, "P H W"]:
-    """f = min_j (c_ij - g_j) at every pixel.
+    """f = min_j (c_ij - g_j) at every pixel, for g_0 = 0.
 
     The costs to the four demanders are one table of H + 1 by W + 1 costs to the first, seen from neighbouring pixels.
     """
@@ -274,7 +275,7 @@ def _cheapest(
     if cost == "l2":
         table.sqrt_()
     g = g.unsqueeze(-1).unsqueeze(-1)
-    upper = torch.minimum(table[:, 1:, 1:] - g[:, 0], table[:, 1:, :-1] - g[:, 1])
+    upper = torch.minimum(table[:, 1:, 1:], table[:, 1:, :-1] - g[:, 1])
     lower = torch.minimum(table[:, :-1, 1:] - g[:, 2], table[:, :-1, :-1] - g[:, 3])
     return torch.minimum(upper, lower)
 
