@@ -120,7 +120,7 @@ def path_for(size: tuple[int, int], cost: str, precise: bool) -> Path:
     if size[0] * size[1] <= UNGROUPED:
         return Path(_geometric(first, 1e-3, 0.8), 0.0, 0)
     if cost == "l2":
-        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0235, 1e-3, 0.785)], 0.03, 24)
+        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0226, 1e-3, 0.753)], 0.03, 24)
     return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75)], 0.5, 256)
 
 
@@ -254,18 +254,17 @@ def follow_path(
     for scale, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
         g = torch.addcmul(predicted, log_demand, eps)
         # No exponential overflows where costs less their mean, below 1 for `l2`, are few times the scale.
-        mild = cost == "l2" and scale > 0.02
+        mild = cost == "l2" and scale > 0.06
         if scale == path.narrow_at and path.kept < problem.mass.shape[1]:
             problem = _set_aside(problem, widths, g, eps, path.kept, mild)
         step = _newton_step(problem, g, eps, mild)
-        step = step - (demand * step).sum(1, keepdim=True)
         length = step.abs().amax(1, keepdim=True)
-        corrected = torch.addcmul(predicted, step, eps * (FAR_OFF / length.clamp(min=FAR_OFF)))
+        corrected = torch.addcmul(predicted, step, eps / (length / FAR_OFF).clamp(min=1))
         # Who was far off the path stays at its scale for another step, but not at the end.
-        held = (length > (FAR_OFF if following else math.inf)).to(eps.dtype)
-        fallen = torch.lerp(eps * (following / scale), eps, held)
+        held = length > (FAR_OFF if following else math.inf)
+        fallen = torch.where(held, eps, eps * (following / scale))
         predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
-        last, h, before, eps = eps, torch.lerp(corrected, h, held), torch.lerp(eps, before, held), fallen
+        last, h, before, eps = eps, torch.where(held, h, corrected), torch.where(held, before, eps), fallen
     return predicted, torch.addcmul(corrected, log_demand, last), last
 
 
