@@ -22,7 +22,11 @@ Finite Markov Chains, 1960), the step towards log m = log d is
     eps (I - Pi + 1 m^T)^-1 r,    r_j = log(d_j / m_j), or d_j / m_j - 1 where too much arrives,        (3)
 
 the rank-one term being free to choose because a constant added to h changes nothing. Both forms of r agree near the
-solution; the smaller of the two does not overshoot. No step exceeds 8 eps.
+solution; the smaller of the two does not overshoot.
+
+Where a supplier changes sides the path turns, and the line through its last two points misses the next one. A step of
+more than two eps says so. It is cut to that length, and its problem stays at its eps for another step; each problem has
+an eps of its own, and one that had to stay ends at a larger one.
 
 Everything is batched over P problems, takes the same operations whatever the values, and never waits for the device.
 """
@@ -38,7 +42,7 @@ from torch.nn.functional import pad, threshold
 LARGE, SMALL = 8, 4  # pixels along the blocks of each size
 DIVIDED = 8  # blocks of each size that are divided
 UNGROUPED = 512  # pixels of a map up to which none are grouped
-FAR_OFF = 2.0  # length of a Newton step, in scales, beyond which it is not trusted
+FAR_OFF = 2.0  # length of a Newton step, in eps, beyond which it is not trusted
 # Pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere. Without groups, a twelfth.
 PIXELS_AT_ONCE = (2**21, 2**25)
 
@@ -57,7 +61,10 @@ class Suppliers(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The falling scales eps, in units of cost; at which of them to go on with few suppliers, and with how many."""
+    """The falling scales eps, in units of cost; at which of them to go on with few suppliers, and with how many.
+
+    A problem that stays at a scale falls from then on by the same factors from there.
+    """
 
     scales: list[float]
     narrow_at: float
@@ -158,7 +165,9 @@ def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> 
     large, divided = _divided(_moments(suppliers, LARGE), large_x, large_y, LARGE)
 
     blocks = _stacked(suppliers, divided, LARGE)
-    below, aside = (grid.flatten() * SMALL for grid in torch.meshgrid(*[_count(LARGE // SMALL, corner)] * 2, indexing="ij"))
+    below, aside = (
+        grid.flatten() * SMALL for grid in torch.meshgrid(*[_count(LARGE // SMALL, corner)] * 2, indexing="ij")
+    )
     small_x = (large_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
     small_y = (large_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
     small, divided = _divided(_moments(blocks, SMALL), small_x, small_y, SMALL)
@@ -241,7 +250,7 @@ class _Problem(NamedTuple):
 def follow_path(
     parts: Suppliers, demand: Float[Tensor, "P 4"], cost: str, path: Path
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"], Float[Tensor, "P 1"]]:
-    """g of (2) at eps = 0, by the path, and at the last scale of each, and that scale."""
+    """g of (2) at eps = 0, where the path leads; g at the last eps of each problem; and that eps."""
     # A demander that asks for nothing would have its potential at minus infinity.
     demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
     log_demand = demand.log()
@@ -250,17 +259,16 @@ def follow_path(
     widths, problem = _widths(parts), _Problem(mass, mass.sqrt(), _differences(parts, cost), log_demand)
     del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
+    # h and `before` are those of the last point that was trusted: none yet, so that the first line is level.
     eps, before = torch.full_like(h[:, :1], path.scales[0]), torch.full_like(h[:, :1], 1e30)
     for scale, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
         g = torch.addcmul(predicted, log_demand, eps)
-        # No exponential overflows where costs less their mean, below 1 for `l2`, are few times the scale.
-        mild = cost == "l2" and scale > 0.06
         if scale == path.narrow_at and path.kept < problem.mass.shape[1]:
-            problem = _set_aside(problem, widths, g, eps, path.kept, mild)
-        step = _newton_step(problem, g, eps, mild)
+            problem = _set_aside(problem, widths, g, eps, path.kept)
+        step = _newton_step(problem, g, eps)
         length = step.abs().amax(1, keepdim=True)
         corrected = torch.addcmul(predicted, step, eps / (length / FAR_OFF).clamp(min=1))
-        # Who was far off the path stays at its scale for another step, but not at the end.
+        # At the end nobody stays.
         held = length > (FAR_OFF if following else math.inf)
         fallen = torch.where(held, eps, eps * (following / scale))
         predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
@@ -268,14 +276,12 @@ def follow_path(
     return predicted, torch.addcmul(corrected, log_demand, last), last
 
 
-def _newton_step(
-    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
-) -> Float[Tensor, "P 4"]:
+def _newton_step(problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]) -> Float[Tensor, "P 4"]:
     """The step (3) at potentials g, in units of eps."""
     if problem.widths is None:
-        arriving, exchange = _arrivals(problem, g, eps, mild)
+        arriving, exchange = _arrivals(problem, g, eps)
     else:
-        arriving, exchange = _arrivals_with_widths(problem, problem.widths, g, eps, mild)
+        arriving, exchange = _arrivals_with_widths(problem, problem.widths, g, eps)
     arriving = arriving.clamp(min=1e-30)
     # The matrix of (3), its rows times m, with the sign turned: m Pi - m m^T, less m Pi 1 on the diagonal. A little
     # more is taken off the diagonal for the case that all suppliers are decided and Pi is the identity.
@@ -287,21 +293,21 @@ def _newton_step(
 
 
 def _arrivals(
-    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
+    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
     """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
-    weights, total = _weights(problem.costs, g, 1 / eps, mild)
+    weights, total = _weights(problem.costs, g, 1 / eps)
     weights = weights.mul_(problem.root / total).transpose(0, 1)
     exchange = torch.bmm(weights, weights.mT)
     return exchange.sum(2), exchange  # the shares of a supplier sum to 1
 
 
 def _arrivals_with_widths(
-    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], mild: bool
+    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
     """The same with supplier i's minimum softened over sqrt(eps^2 + widths_i), and with what the others send."""
     rate = _rate(widths, eps)
-    arriving, exchange = _sent(problem.mass, rate, *_weights(problem.costs, g, rate, mild))
+    arriving, exchange = _sent(problem.mass, rate, *_weights(problem.costs, g, rate))
     if problem.aside:
         sent, slope, at = problem.aside
         arriving = arriving + torch.baddbmm(sent.unsqueeze(2), slope, (g - at).unsqueeze(2)).squeeze(2)
@@ -315,19 +321,19 @@ def _rate(widths: Float[Tensor, "P N"], eps: Float[Tensor, "P 1"]) -> Float[Tens
 
 
 def _weights(
-    costs: Float[Tensor, "4 P N"], g: Float[Tensor, "P 4"], rate: Float[Tensor, "P #N"], mild: bool
+    costs: Float[Tensor, "4 P N"], g: Float[Tensor, "P 4"], rate: Float[Tensor, "P #N"]
 ) -> tuple[Float[Tensor, "4 P N"], Float[Tensor, "P N"]]:
     """exp((g_j - c_ij) rate_i), up to a factor for each supplier, and its sum over the demanders.
 
-    mild: no exponent can overflow if the largest g is 0. Otherwise each supplier's largest exponent is; the rest is cut
-    where it no longer counts, because exponentials near the smallest number there is take long.
+    Exponents reach from 0 to 24 (float64: 60): what is smaller than the largest by more no longer counts, and
+    exponentials near the smallest number there is would take long.
     """
-    if mild:
-        weights = torch.sub((g - g.amax(1, keepdim=True)).T.unsqueeze(2), costs).mul_(rate).exp_()
-    else:
-        weights = torch.sub(g.T.unsqueeze(2), costs).mul_(rate)
-        weights = weights.sub_(weights.amax(0)).clamp_(min=-24 if g.dtype == torch.float32 else -60).exp_()
-    return weights, weights.sum(0)
+    reach = 24 if g.dtype == torch.float32 else 60
+    weights = torch.sub(g.T.unsqueeze(2), costs).mul_(rate)
+    largest = torch.maximum(torch.maximum(weights[0], weights[1]), torch.maximum(weights[2], weights[3]))
+    weights.sub_(largest.sub_(reach)).relu_().exp_()
+    # In pairs, which is faster than a sum along the first dimension.
+    return weights, (weights[0] + weights[1]) + (weights[2] + weights[3])
 
 
 def _sent(
@@ -343,7 +349,7 @@ def _sent(
 
 
 def _set_aside(
-    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], kept: int, mild: bool
+    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], kept: int
 ) -> _Problem:
     """The problem of `kept` suppliers, from now on of these widths, with the first-order response of all others.
 
@@ -352,7 +358,7 @@ def _set_aside(
     gain or lose, s_i p_ij (1 - p_ij) / m_j.
     """
     rate = _rate(widths, eps)
-    weights, total = _weights(problem.costs, g, rate, mild)
+    weights, total = _weights(problem.costs, g, rate)
     stakes = weights * (problem.mass / total)
     stakes.div_(stakes.sum(2, keepdim=True).clamp(min=1e-30))
     stake = stakes.sum(0).sub_(stakes.mul_(weights).sum(0).div_(total))
@@ -371,7 +377,7 @@ def _set_aside(
 
 def _differences(parts: Suppliers, cost: str) -> Float[Tensor, "4 P N"]:
     """The costs less their mean over the four demanders, which would shift D by a constant and cost digits."""
-    x, y = (torch.stack([place, place - 1]).square_() for place in (parts.x, parts.y))
+    x, y = (torch.stack([place, place - 1]).square() for place in (parts.x, parts.y))
     costs = (y.unsqueeze(1) + x).flatten(0, 1)
     if cost == "l2":
         costs.sqrt_()

@@ -92,19 +92,32 @@ def heatmap_emd(
     weights, the cost and the solver are our choices, because its text does not reach us.
     """
     _check_choices(mass, joints, demanders, cost, solver, blur)
+    mass, joints, total = _in_full_precision(mass, joints)
+    return unchecked_emd(mass, joints, total, demanders, cost, solver, blur)
+
+
+def unchecked_emd(
+    mass: Float[Tensor, "*batch H W"],
+    joints: Float[Tensor, "*batch 2"],
+    total: Float[Tensor, "*batch"],
+    demanders: str,
+    cost: str,
+    solver: str,
+    blur: float,
+) -> Float[Tensor, "*batch"]:
+    """`heatmap_emd` of maps and joints that are known to be in order, in float32 or float64, and of these sums."""
     with torch.autocast(mass.device.type, enabled=False):  # a transport plan in half precision loses the far mass
-        mass, joints, total = _in_full_precision(mass, joints)
         size = (mass.shape[-2], mass.shape[-1])
-        points, weights = demanders_of(joints, size, demanders)
+        points, weights = demanders_of(joints.to(mass.dtype), size, demanders)
         if demanders != "subpixel":
             return (mass * transport_costs(points, size, cost).squeeze(-3)).sum((-2, -1)) / total
         problem = _flat(mass, total, points, weights)
         if solver == "exact":
-            value, f, g = _exact(*problem, cost)
+            solution = _exact(*problem, cost)
         else:
-            value, f, g = _entropic(*problem, cost, blur if cost == "l2" else blur**2)
+            solution = _entropic(*problem, cost, blur if cost == "l2" else blur**2)
         maps, totals, _, demand = problem
-        return _Envelope.apply(value, maps, demand, f, g, 1 / totals.detach()).view(total.shape)
+        return _Envelope.apply(maps, demand, *solution, 1 / totals.detach()).view(total.shape)
 
 
 @torch.no_grad()
@@ -117,7 +130,7 @@ def certify(mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"]
     mass, joints, total = _in_full_precision(mass, joints)
     points, weights = demanders_of(joints, (mass.shape[-2], mass.shape[-1]), "subpixel")
     problem = _flat(mass, total, points, weights)
-    value, _, g = _exact(*problem, cost)
+    value, _, _, g = _exact(*problem, cost)
     gap, error = _prove(*problem, cost, value, g)
     return Certificate(*(number.view(total.shape) for number in (value, gap, error)))
 
@@ -201,7 +214,9 @@ class _Envelope(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(value: Tensor, mass: Tensor, weights: Tensor, f: Tensor, g: Tensor, per_mass: Tensor) -> Tensor:
+    def forward(
+        mass: Tensor, weights: Tensor, value: Tensor, f: Tensor, mean: Tensor, g: Tensor, per_mass: Tensor
+    ) -> Tensor:
         return value.clone()
 
     @staticmethod
@@ -210,8 +225,9 @@ class _Envelope(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        f, g, per_mass = ctx.saved_tensors
-        return None, (grad * per_mass).view(-1, 1, 1) * f, grad.view(-1, 1) * g, None, None, None
+        f, mean, g, per_mass = ctx.saved_tensors
+        scale = (grad * per_mass).view(-1, 1, 1)
+        return torch.addcmul(-scale * mean.view(-1, 1, 1), f, scale), grad.view(-1, 1) * g, *[None] * 5
 
 
 @torch.no_grad()
@@ -221,8 +237,11 @@ def _exact(
     points: Float[Tensor, "P 4 2"],
     weights: Float[Tensor, "P 4"],
     cost: str,
-) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P 4"]]:
-    """EMD of P maps of the given totals, and the potentials f and g of (2), near or at a maximiser."""
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P"], Float[Tensor, "P 4"]]:
+    """EMD of P maps of the given totals, potentials f and g of (2) near or at a maximiser, and f's mean over the mass.
+
+    f, mean, g: in this order after the EMD.
+    """
     height, width = mass.shape[-2:]
     demand, corner = weights * total.unsqueeze(1), points[:, 0]
     moving, asking = mass, demand
@@ -244,8 +263,7 @@ def _exact(
         shipped[part] = torch.linalg.vecdot(moving[part].flatten(1), cheapest.flatten(1))
         f[part] = cheapest
     value = ((asking * g).sum(1) + shipped) / total
-    mean = value - (demand * g).sum(1) / total  # of f, over the whole mass
-    return value, f.sub_(mean.view(-1, 1, 1)), g
+    return value, f, value - (demand * g).sum(1) / total, g
 
 
 def _what_moves(
@@ -326,16 +344,15 @@ def _entropic(
     weights: Float[Tensor, "P 4"],
     cost: str,
     eps: float,
-) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P 4"]]:
-    """Cost of the entropic plans of scale eps, in units of cost, and the potentials of their problem."""
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P"], Float[Tensor, "P 4"]]:
+    """Cost of the entropic plans of scale eps, in units of cost, and f, its mean and g of their problem."""
     costs = transport_costs(points, (mass.shape[1], mass.shape[2]), cost)
     suppliers = mass / total.view(-1, 1, 1)
     largest = math.hypot(*mass.shape[1:])
     value, f, g = sinkhorn(
         suppliers.flatten(1), weights, costs.flatten(2), eps, largest if cost == "l2" else largest**2
     )
-    mean = (suppliers.flatten(1) * f).sum(1, keepdim=True)
-    return value, (f - mean).view_as(mass), g
+    return value, f.view_as(mass), (suppliers.flatten(1) * f).sum(1), g
 
 
 def _check_choices(mass: Tensor, joints: Tensor, demanders: str, cost: str, solver: str, blur: float) -> None:
