@@ -156,8 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench", help="time the loss beside others", formatter_class=defaults,
         description="Times forward and backward of HDM, of other losses and of other libraries' solvers on the same "
-        "inputs, in turn, and writes a record. Columns: ms (median), times Gaussian MSE, largest relative error "
-        "against the exact distance, peak memory as a multiple of the heatmaps' own.",
+        "inputs, in turn, and writes a record. Columns: ms (median), times Gaussian MSE (in the median, and of the "
+        "fastest), largest relative error against the exact distance, peak memory as a multiple of the heatmaps' own.",
     )  # fmt: skip
     bench.add_argument("what", choices=["transport"], help="what to time")
     bench.add_argument(

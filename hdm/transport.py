@@ -227,7 +227,7 @@ class _Envelope(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         f, mean, g, per_mass = ctx.saved_tensors
         scale = (grad * per_mass).view(-1, 1, 1)
-        return torch.addcmul(-scale * mean.view(-1, 1, 1), f, scale), grad.view(-1, 1) * g, *[None] * 5
+        return torch.addcmul(-scale * mean.view(-1, 1, 1), f, scale), grad.view(-1, 1) * g, None, None, None, None, None
 
 
 @torch.no_grad()
