@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdm.transport import demanders_of
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # POT's own docstrings
     import ot
@@ -92,5 +94,50 @@ def linear_programme(mass: Tensor, joint: Tensor, cost: str = "l2") -> tuple[flo
     return float(value), log
 
 
+def with_random_dots(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps, the demands of random dots, and the first of the four demanders."""
+    height, width = mass.shape[-2:]
+    dots = torch.rand(len(mass), 2, dtype=mass.dtype) * torch.tensor([width - 1, height - 1])
+    points, weights = demanders_of(dots, (height, width), "subpixel")
+    return mass, weights, points[:, 0]
+
+
 def random_problem(count: int = 6, height: int = 12, width: int = 9) -> tuple[Tensor, Tensor]:
     return random_maps("heavy", count, height, width), torch.rand(count, 2, dtype=torch.float64) * 7 + 0.5
+
+
+def any_maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Maps of all kinds in turn, float32, and dots: anywhere, on grid lines, on borders, in corners."""
+    last = torch.tensor([width - 1, height - 1], dtype=torch.float64)
+    dots = torch.rand(count, 2, dtype=torch.float64) * last
+    on_line = torch.arange(count) % 7
+    dots[on_line == 1, 0] = dots[on_line == 1, 0].round()
+    dots[on_line == 2] = dots[on_line == 2].round()
+    dots[on_line == 3, 1] = last[1]
+    dots[on_line == 4] = (torch.rand(count, 2).round() * last)[on_line == 4]
+    dots = dots.float()
+
+    def near(sigma: float, spread: float) -> Tensor:
+        centres = (dots + spread * torch.randn(count, 2)).tolist()
+        return torch.stack([gaussian(height, width, (x, y), sigma) + 1e-12 for x, y in centres])
+
+    splats = torch.stack([splat(height, width, (x, y)) for x, y in dots.tolist()])
+    kinds = [
+        random_maps("uniform", count, height, width),
+        random_maps("diffuse", count, height, width),
+        random_maps("heavy", count, height, width),
+        random_maps("peaked", count, height, width),
+        random_maps("diracs", count, height, width),
+        torch.stack([dirac(height, width, *place) for place in zip(*random_pixels(count, height, width), strict=True)]),
+        normalised(near(0.6, 0.5)),
+        normalised(near(1.5, 2.0)),
+        normalised(near(0.8, 0.3) + 0.5 * near(1.0, 10.0)),
+        0.97 * splats + 0.03 * random_maps("heavy", count, height, width),
+        normalised(splats * torch.rand(count, height, width) + 1e-7),
+    ]
+    mass = torch.stack(kinds, 1)[torch.arange(count), torch.arange(count) % len(kinds)]
+    return normalised(mass.float()), dots
+
+
+def random_pixels(count: int, height: int, width: int) -> tuple[list[int], list[int]]:
+    return torch.randint(width, (count,)).tolist(), torch.randint(height, (count,)).tolist()

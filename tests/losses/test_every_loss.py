@@ -289,34 +289,34 @@ values = st.sampled_from([0.0, 1e4, -1e4, 1e-6]) | st.floats(-1e4, 1e4, width=16
 
 
 @st.composite
-def extreme_map(draw: st.DrawFn) -> np.ndarray:
+def extreme_map(draw: st.DrawFn, size: tuple[int, int]) -> np.ndarray:
     """Logits of a map: anything up to 1e4, one value everywhere, or one pixel that sticks out."""
     kind = draw(st.sampled_from(["any", "equal", "one"]))
     if kind == "any":
-        return draw(hnp.arrays(np.float32, SIZE, elements=values, fill=values))
-    heatmap = np.full(SIZE, draw(values), np.float32)
+        return draw(hnp.arrays(np.float32, size, elements=values, fill=values))
+    heatmap = np.full(size, draw(values), np.float32)
     if kind == "one":
-        heatmap[draw(st.integers(0, SIZE[0] - 1)), draw(st.integers(0, SIZE[1] - 1))] = draw(values)
+        heatmap[draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))] = draw(values)
     return heatmap
 
 
 @st.composite
-def extreme_batch(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+def extreme_batch(draw: st.DrawFn, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """One image, two joints; joints on pixels, between them and on the border; a joint that does not count is NaN."""
-    heatmaps = torch.from_numpy(np.stack([draw(extreme_map()) for _ in range(2)])[None])
+    heatmaps = torch.from_numpy(np.stack([draw(extreme_map(size)) for _ in range(2)])[None])
     place = [
         st.sampled_from([-0.5, 0.0, 2.0, 2.5, side - 1.0, side - 0.5]) | st.floats(-0.5, side - 0.5, width=32)
-        for side in reversed(SIZE)
+        for side in reversed(size)
     ]
     joints = torch.tensor([[[draw(axis) for axis in place] for _ in range(2)]], dtype=torch.float32)
     visible = torch.tensor([draw(st.sampled_from([(1.0, 1.0), (1.0, 0.0), (0.25, 1.0)]))])
     return heatmaps, torch.where(visible.unsqueeze(-1) > 0, joints, torch.nan), visible
 
 
-@losses(SEARCHED)
-@search(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(batch=extreme_batch(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
-def test_no_output_breaks_a_loss(
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
+
+
+def check_all_is_finite(
     name: str, settings: dict[str, Any], batch: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
 ) -> None:
     heatmaps, joints, visible = batch
@@ -331,6 +331,25 @@ def test_no_output_breaks_a_loss(
     assert torch.isfinite(heatmaps.grad).all()
     assert all(torch.isfinite(parameter.grad).all() for parameter in loss.parameters())
     assert torch.isfinite(maps).all()
+
+
+@losses(SEARCHED)
+@search(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(batch=extreme_batch(SIZE), dtype=dtypes)
+def test_no_output_breaks_a_loss(
+    name: str, settings: dict[str, Any], batch: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    check_all_is_finite(name, settings, batch, dtype)
+
+
+# Of these, many pixels are grouped.
+@losses([*(("hdm", {"suppliers": suppliers}) for suppliers in SUPPLIERS), ("hdm", {"cost": "l2_squared"})])
+@search(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(batch=extreme_batch((32, 24)), dtype=dtypes)
+def test_no_large_map_breaks_the_transport(
+    name: str, settings: dict[str, Any], batch: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    check_all_is_finite(name, settings, batch, dtype)
 
 
 # --- settings ---

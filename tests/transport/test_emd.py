@@ -13,6 +13,7 @@ import torch
 from problems import (
     JOINTS,
     PAPER_DOT,
+    any_maps,
     dirac,
     four_demanders,
     gaussian,
@@ -27,7 +28,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from hdm.errors import InputError
-from hdm.transport import COSTS, DEMANDERS, SOLVERS, certify, demanders_of, heatmap_emd, transport_costs, transport_plan
+from hdm.transport import COSTS, DEMANDERS, SOLVERS, certify, heatmap_emd, transport_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -177,43 +178,6 @@ SIZES = {
 }
 
 
-def any_maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Maps of all kinds in turn, float32, and dots: anywhere, on grid lines, on borders, in corners."""
-    last = torch.tensor([width - 1, height - 1], dtype=torch.float64)
-    dots = torch.rand(count, 2, dtype=torch.float64) * last
-    on_line = torch.arange(count) % 7
-    dots[on_line == 1, 0] = dots[on_line == 1, 0].round()
-    dots[on_line == 2] = dots[on_line == 2].round()
-    dots[on_line == 3, 1] = last[1]
-    dots[on_line == 4] = (torch.rand(count, 2).round() * last)[on_line == 4]
-    dots = dots.float()
-
-    def near(sigma: float, spread: float) -> Tensor:
-        centres = (dots + spread * torch.randn(count, 2)).tolist()
-        return torch.stack([gaussian(height, width, (x, y), sigma) + 1e-12 for x, y in centres])
-
-    splats = torch.stack([splat(height, width, (x, y)) for x, y in dots.tolist()])
-    kinds = [
-        random_maps("uniform", count, height, width),
-        random_maps("diffuse", count, height, width),
-        random_maps("heavy", count, height, width),
-        random_maps("peaked", count, height, width),
-        random_maps("diracs", count, height, width),
-        torch.stack([dirac(height, width, *place) for place in zip(*random_pixels(count, height, width), strict=True)]),
-        normalised(near(0.6, 0.5)),
-        normalised(near(1.5, 2.0)),
-        normalised(near(0.8, 0.3) + 0.5 * near(1.0, 10.0)),
-        0.97 * splats + 0.03 * random_maps("heavy", count, height, width),
-        normalised(splats * torch.rand(count, height, width) + 1e-7),
-    ]
-    mass = torch.stack(kinds, 1)[torch.arange(count), torch.arange(count) % len(kinds)]
-    return normalised(mass.float()), dots
-
-
-def random_pixels(count: int, height: int, width: int) -> tuple[list[int], list[int]]:
-    return torch.randint(width, (count,)).tolist(), torch.randint(height, (count,)).tolist()
-
-
 @cache
 def solved(sizes: tuple[tuple[int, int], ...]) -> list[tuple[Tensor, Tensor, np.ndarray]]:
     """Random problems of these sizes and their exact values."""
@@ -255,52 +219,6 @@ def test_maps_of_few_pixels_in_single_precision() -> None:
     expected = np.array([linear_programme(m, q)[0] for m, q in zip(mass, dots.double(), strict=True)])
     worst = np.abs(value - expected) - 1e-4 * expected - 1e-7 * height
     assert worst.max() <= 0, (expected[worst.argmax()], value[worst.argmax()])
-
-
-@pytest.mark.parametrize("cost", COSTS)
-def test_certificate_agrees_with_the_linear_programme(cost: str) -> None:
-    torch.manual_seed(2)
-    mass, dots = any_maps(44, 12, 9)
-    mass, dots = normalised(mass.double()), dots.double()
-    expected = np.array([linear_programme(m, q, cost)[0] for m, q in zip(mass, dots, strict=True)])
-    value, gap, error = (number.numpy() for number in certify(mass, dots, cost=cost))
-    assert value == pytest.approx(heatmap_emd(mass, dots, cost=cost).numpy(), abs=1e-15)
-    # The value is no larger than the distance, and with the gap no smaller.
-    scale = 1e-6 * (1 + expected)
-    assert (value <= expected + 1e-10).all()
-    assert (value + gap >= expected - 1e-10).all()
-    assert (gap <= scale).all()
-    assert (error <= 1e-6).all()
-
-
-def test_certificate_in_float32() -> None:
-    torch.manual_seed(3)
-    mass, dots = any_maps(22, 64, 48)
-    value, gap, error = certify(mass, dots)
-    assert (gap.abs() <= 1e-4 * value + 1e-6).all()
-    assert (error >= 0).all()
-    assert error.median() < 0.01
-
-
-def test_certificate_tells_a_wrong_solution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hdm.transport.potentials", lambda suppliers, demand, corner, cost: torch.zeros_like(demand))
-    mass, dots = random_problem()
-    _, gap, error = certify(mass, dots)
-    assert gap.max() > 1e-3
-    assert error.max() > 1e-3
-
-
-@pytest.mark.parametrize("cost", COSTS)
-def test_plan_meets_both_marginals_at_the_least_cost(cost: str) -> None:
-    mass, joints = random_maps("heavy", 12, 12, 9).view(3, 4, 12, 9), JOINTS.view(3, 4, 2)
-    plan = transport_plan(mass, joints, cost=cost)
-    points, weights = demanders_of(joints, (12, 9), "subpixel")
-    assert plan.shape == (3, 4, 4, 12, 9)
-    assert plan.min() >= 0
-    assert torch.allclose(plan.sum(2), mass, atol=1e-9)
-    assert torch.allclose(plan.sum((3, 4)), weights, atol=1e-9)
-    spent = (plan * transport_costs(points, (12, 9), cost)).sum((2, 3, 4))
-    assert torch.allclose(spent, heatmap_emd(mass, joints, cost=cost), rtol=1e-6)
 
 
 # Properties
@@ -377,22 +295,6 @@ def test_four_demanders_differ_little_from_the_dot(kind: str) -> None:
     mass, joints = random_maps(kind, 50, 12, 9), torch.rand(50, 2, dtype=torch.float64) * 8
     gap = heatmap_emd(mass, joints) - heatmap_emd(mass, joints, demanders="dot")
     assert gap.abs().max() < 0.7072
-
-
-def test_nearest_demander_is_rounded_half_up_and_moved_inside() -> None:
-    joints = torch.tensor([[2.5, 3.49], [-3.0, 5.0], [11.0, 40.0]], dtype=torch.float64)
-    points, weights = demanders_of(joints, (12, 9), "nearest")
-    assert points.squeeze(1).tolist() == [[3, 3], [0, 5], [8, 11]]
-    assert weights.tolist() == [[1], [1], [1]]
-
-
-def test_subpixel_demanders_average_to_the_dot() -> None:
-    points, weights = demanders_of(JOINTS[:10], (12, 9), "subpixel")
-    assert torch.allclose((weights.unsqueeze(-1) * points).sum(1), JOINTS[:10])
-    assert torch.allclose(weights.sum(1), torch.ones(10, dtype=torch.float64))
-    assert weights.min() >= 0
-    assert (points >= 0).all()
-    assert (points <= torch.tensor([8, 11])).all()
 
 
 @pytest.mark.parametrize("demanders", ["nearest", "subpixel"])

@@ -1,6 +1,6 @@
 r"""Potentials of the transport problem between many suppliers and four demanders.
 
-With supplies s_i, demands d_j and costs c_ij (`hdm.transport`), the Earth Mover's Distance is the maximum over four
+With supplies s_i, demands d_j and costs c_ij (`hdm.transport.emd`), the Earth Mover's Distance is the maximum over four
 potentials g_j of the concave, piecewise linear
 
     D(g) = sum_j d_j g_j + sum_i s_i min_j (c_ij - g_j).                                                (1)
@@ -35,29 +35,15 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad, threshold
+from torch.nn.functional import threshold
 
-LARGE, SMALL = 8, 4  # pixels along the blocks of each size
-DIVIDED = 8  # blocks of each size that are divided
-UNGROUPED = 512  # pixels of a map up to which none are grouped
+from hdm.transport.groups import UNGROUPED, Suppliers, every_pixel, grouped
+
 FAR_OFF = 2.0  # length of a Newton step, in eps, beyond which it is not trusted
 # Pixels of the maps solved at a time, to bound memory: on a CPU, elsewhere. Without groups, a twelfth.
 PIXELS_AT_ONCE = (2**21, 2**25)
-
-
-class Suppliers(NamedTuple):
-    """Pixels, or groups of pixels, of P problems: mass, where they lie, and how far their pixels spread.
-
-    x, y: centre of mass, in pixels from the first demander. spread: variance of the pixels' places along one axis,
-    weighted with their mass, in squared pixels; 0 for a single pixel.
-    """
-
-    mass: Float[Tensor, "P N"]
-    x: Float[Tensor, "P N"]
-    y: Float[Tensor, "P N"]
-    spread: Float[Tensor, "P N"]
 
 
 class Path(NamedTuple):
@@ -81,7 +67,7 @@ def potentials(
     (x0 + 1, y0), (x0, y0 + 1) and (x0 + 1, y0 + 1). cost: `l2` or `l2_squared`.
 
     In float64 all pixels take part, down to an eps of 1e-8. In float32 eps ends at 1e-3, and for `l2` far pixels take
-    part as groups (`grouped`), whose error in D is of second order. Squared costs differ the more between demanders
+    part as groups (`groups`), whose error in D is of second order. Squared costs differ the more between demanders
     the farther a pixel is, so none can be grouped.
     """
     precise = suppliers.dtype == torch.float64
@@ -135,97 +121,6 @@ def _geometric(first: float, last: float, ratio: float) -> list[float]:
     """From first to last, each `ratio` of the one before, or a little more."""
     steps = math.ceil(math.log(last / first) / math.log(ratio))
     return [*(first * (last / first) ** (step / steps) for step in range(steps)), last]
-
-
-def every_pixel(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
-    """Each pixel as a supplier of its own."""
-    height, width = suppliers.shape[-2:]
-    x = _count(width, suppliers).repeat(height) - corner[:, :1]
-    y = _count(height, suppliers).repeat_interleave(width) - corner[:, 1:]
-    mass = suppliers.flatten(1)
-    return Suppliers(mass, x, y, torch.zeros_like(mass))
-
-
-def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
-    """Blocks of 8 x 8 pixels, but the 8 for which that would be worst, which are blocks of 4 x 4, but the 8 of these
-    for which that would be worst, which are pixels.
-
-    Far from the dot the four costs differ by nearly the same all over a block, so that it may ship as one; by how much
-    they vary falls with the distance, and it counts with the block's mass: the blocks of largest
-    mass / (distance^2 + (side - 1)^2) are divided. A small map is not grouped.
-    """
-    height, width = suppliers.shape[-2:]
-    if height * width <= UNGROUPED:
-        return every_pixel(suppliers, corner)
-    if height % LARGE or width % LARGE:
-        suppliers = pad(suppliers, (0, -width % LARGE, 0, -height % LARGE))
-    rows, columns = suppliers.shape[1] // LARGE, suppliers.shape[2] // LARGE
-    large_x = (_count(columns, corner) * LARGE).repeat(rows) - corner[:, :1]
-    large_y = (_count(rows, corner) * LARGE).repeat_interleave(columns) - corner[:, 1:]
-    large, divided = _divided(_moments(suppliers, LARGE), large_x, large_y, LARGE)
-
-    blocks = _stacked(suppliers, divided, LARGE)
-    below, aside = (
-        grid.flatten() * SMALL for grid in torch.meshgrid(*[_count(LARGE // SMALL, corner)] * 2, indexing="ij")
-    )
-    small_x = (large_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
-    small_y = (large_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
-    small, divided = _divided(_moments(blocks, SMALL), small_x, small_y, SMALL)
-
-    pixels = _stacked(blocks, divided, SMALL).flatten(1)
-    below, aside = (grid.flatten() for grid in torch.meshgrid(*[_count(SMALL, corner)] * 2, indexing="ij"))
-    x = (small_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
-    y = (small_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
-
-    mass, first_x, first_y, second = torch.cat([large, small], 2).unbind(1)
-    divisor = mass.clamp(min=torch.finfo(mass.dtype).tiny)
-    mean_x, mean_y = first_x / divisor, first_y / divisor
-    spread = (second / divisor - mean_x.square() - mean_y.square()).clamp(min=0) / 2
-    return Suppliers(
-        torch.cat([pixels, mass], 1),
-        torch.cat([x, torch.cat([large_x, small_x], 1) + mean_x], 1),
-        torch.cat([y, torch.cat([large_y, small_y], 1) + mean_y], 1),
-        torch.cat([torch.zeros_like(pixels), spread], 1),
-    )
-
-
-def _moments(suppliers: Float[Tensor, "P H W"], side: int) -> Float[Tensor, "P 4 N"]:
-    """Sums of s, s x, s y and s (x^2 + y^2) over each block of side x side pixels, in pixels from the block's first.
-
-    As one matrix product over bands of `side` rows, which is faster than a convolution.
-    """
-    height, width = suppliers.shape[1:]
-    rows, columns = height // side, width // side
-    inside = _count(side, suppliers)
-    x, y = inside.repeat(columns), inside.unsqueeze(1)
-    kernels = torch.stack([torch.ones_like(x + y), x.expand(side, -1), y.expand(-1, width), x.square() + y.square()], 2)
-    block = _count(columns, suppliers)
-    own = (block.repeat_interleave(side).unsqueeze(1) == block).to(suppliers.dtype)  # (W, w)
-    weights = kernels.view(-1, 4, 1) * own.repeat(side, 1).unsqueeze(1)
-    moments = suppliers.reshape(-1, side * width) @ weights.flatten(1)
-    return moments.view(-1, rows, 4, columns).transpose(1, 2).flatten(2)
-
-
-def _divided(
-    moments: Float[Tensor, "P 4 N"], x: Float[Tensor, "P N"], y: Float[Tensor, "P N"], side: int
-) -> tuple[Float[Tensor, "P 4 N"], Int[Tensor, "P n"]]:
-    """The moments of the blocks that stay, those of the others being 0, and which are the others.
-
-    x, y: first pixels of the blocks of side x side pixels, from the first demander.
-    """
-    middle = side / 2 - 1  # of a block, from the middle between the demanders
-    distance = (x + middle).square() + (y + middle).square()
-    worst = (moments[:, 0] / (distance + (side - 1) ** 2)).topk(DIVIDED, 1, sorted=False).indices
-    return moments * torch.ones_like(distance).scatter(1, worst, 0.0).unsqueeze(1), worst
-
-
-def _stacked(suppliers: Float[Tensor, "P H W"], blocks: Int[Tensor, "P n"], side: int) -> Float[Tensor, "P h side"]:
-    """These blocks of side x side pixels, one below the other."""
-    height, columns = suppliers.shape[1], suppliers.shape[2] // side
-    first = (blocks // columns * (side * columns) + blocks % columns).unsqueeze(2)  # of the pieces of rows
-    piece = first + torch.arange(side, device=blocks.device) * columns
-    start = torch.arange(len(blocks), device=blocks.device).view(-1, 1, 1) * (height * columns)
-    return suppliers.reshape(-1, side).index_select(0, (start + piece).flatten()).view(len(blocks), -1, side)
 
 
 class _Aside(NamedTuple):
@@ -398,7 +293,3 @@ def _widths(parts: Suppliers) -> Float[Tensor, "P N"]:
 def _shares(mass: Float[Tensor, "P N"]) -> Float[Tensor, "P N"]:
     """Each row divided by its sum; a row of zeros stays one."""
     return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
-
-
-def _count(length: int, like: Tensor) -> Float[Tensor, "N"]:
-    return torch.arange(length, dtype=like.dtype, device=like.device)

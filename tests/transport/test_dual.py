@@ -1,64 +1,22 @@
-"""The solver of the dual problem: its groups, its path, and what it asks of the device."""
-
-import math
+"""The solver of the dual problem: its path, and what it asks of the device."""
 
 import pytest
 import torch
-from problems import dirac, gaussian, normalised, random_maps
+from problems import dirac, random_maps, with_random_dots
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hdm.dual import Suppliers, every_pixel, follow_path, grouped, optimal_plan, path_for, potentials
-from hdm.transport import demanders_of, transport_costs
+from hdm.transport import transport_costs
+from hdm.transport.dual import follow_path, optimal_plan, path_for, potentials
+from hdm.transport.groups import Suppliers, every_pixel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def problem(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps, the demands of random dots, and the first of the four demanders."""
-    height, width = mass.shape[-2:]
-    dots = torch.rand(len(mass), 2, dtype=mass.dtype) * torch.tensor([width - 1, height - 1])
-    points, weights = demanders_of(dots, (height, width), "subpixel")
-    return mass, weights, points[:, 0]
 
 
 def dual(g: Tensor, mass: Tensor, demand: Tensor, corner: Tensor, cost: str) -> Tensor:
     points = corner.unsqueeze(1) + torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
     f = (transport_costs(points, mass.shape[-2:], cost) - g.view(-1, 4, 1, 1)).amin(1)
     return (demand * g).sum(1) + (mass * f).sum((1, 2))
-
-
-# Groups
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 48), (32, 24), (61, 43), (128, 128), (3, 400)])
-def test_groups_have_the_mass_and_the_moments_of_their_pixels(height: int, width: int) -> None:
-    mass, _, corner = problem(random_maps("heavy", 5, height, width))
-    pixels, groups = every_pixel(mass, corner), grouped(mass, corner)
-    assert groups.mass.shape[1] < 0.5 * height * width
-    for part in (
-        lambda s: s.mass,
-        lambda s: s.mass * s.x,
-        lambda s: s.mass * s.y,
-        lambda s: s.mass * (s.x.square() + s.y.square() + 2 * s.spread),
-    ):
-        assert torch.allclose(part(groups).sum(1), part(pixels).sum(1))
-
-
-def test_small_maps_are_not_grouped() -> None:
-    mass, _, corner = problem(random_maps("heavy", 5, 16, 32))
-    for group, pixel in zip(grouped(mass, corner), every_pixel(mass, corner), strict=True):
-        assert torch.equal(group, pixel)
-
-
-def test_heavy_and_near_blocks_stay_pixels() -> None:
-    # Two bright pixels far away, and a blob at the dot.
-    mass = normalised(gaussian(64, 48, (20.4, 30.7), 0.7) + 3 * dirac(64, 48, 40, 5) + 2 * dirac(64, 48, 3, 60))
-    groups = grouped(mass[None], torch.tensor([[20.0, 30.0]], dtype=torch.float64))
-    assert (groups.mass * groups.spread).sum() < 1e-6
-    for x, y, share in ((40, 5, 3), (3, 60, 2)):
-        at = (groups.x == x - 20) & (groups.y == y - 30)
-        assert float(groups.mass[at].sum()) == pytest.approx(share / (5 + 2 * math.pi * 0.49), rel=1e-3)
 
 
 # The path
@@ -68,7 +26,7 @@ def test_heavy_and_near_blocks_stay_pixels() -> None:
 @pytest.mark.parametrize("cost", ["l2", "l2_squared"])
 def test_one_supplier_ties_all_demanders(cost: str, dtype: torch.dtype) -> None:
     # All four are served from one pixel, so it must be indifferent: g_j = c_j up to a constant.
-    mass, demand, corner = problem(torch.stack([dirac(40, 30, 3, 7), dirac(40, 30, 29, 39)]).to(dtype))
+    mass, demand, corner = with_random_dots(torch.stack([dirac(40, 30, 3, 7), dirac(40, 30, 29, 39)]).to(dtype))
     g = potentials(mass, demand, corner, cost)
     points = corner.unsqueeze(1) + torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
     costs = transport_costs(points, (40, 30), cost)[[0, 1], :, [7, 39], [3, 29]]
@@ -79,7 +37,7 @@ def test_one_supplier_ties_all_demanders(cost: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("cost", ["l2", "l2_squared"])
 @pytest.mark.parametrize("kind", ["uniform", "diffuse", "heavy", "peaked", "diracs"])
 def test_no_potential_nearby_is_better(kind: str, cost: str) -> None:
-    mass, demand, corner = problem(random_maps(kind, 8, 24, 23))
+    mass, demand, corner = with_random_dots(random_maps(kind, 8, 24, 23))
     g = potentials(mass, demand, corner, cost)
     best = dual(g, mass, demand, corner, cost)
     for step in (1e-3, 1e-2, 0.1, 1.0):
@@ -89,7 +47,7 @@ def test_no_potential_nearby_is_better(kind: str, cost: str) -> None:
 
 
 def test_splitting_a_supplier_in_two_changes_nothing() -> None:
-    mass, demand, corner = problem(random_maps("heavy", 6, 12, 9))
+    mass, demand, corner = with_random_dots(random_maps("heavy", 6, 12, 9))
     parts = every_pixel(mass, corner)
     first = torch.rand_like(parts.mass) * parts.mass
     split = Suppliers(
@@ -103,7 +61,7 @@ def test_splitting_a_supplier_in_two_changes_nothing() -> None:
 
 
 def test_scale_of_the_problem_does_not_matter() -> None:
-    mass, demand, corner = problem(random_maps("diffuse", 6, 32, 24).float())
+    mass, demand, corner = with_random_dots(random_maps("diffuse", 6, 32, 24).float())
     small = potentials(1e-6 * mass, 1e-6 * demand, corner, "l2")
     assert torch.allclose(small, potentials(mass, demand, corner, "l2"), atol=1e-4)
 
@@ -116,9 +74,9 @@ def test_nothing_to_move_is_no_trouble(dtype: torch.dtype) -> None:
 
 
 def test_many_problems_are_solved_in_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    mass, demand, corner = problem(random_maps("diffuse", 7, 32, 24).float())
+    mass, demand, corner = with_random_dots(random_maps("diffuse", 7, 32, 24).float())
     together = potentials(mass, demand, corner, "l2")
-    monkeypatch.setattr("hdm.dual.PIXELS_AT_ONCE", (2 * 32 * 24, 2 * 32 * 24))  # two at a time
+    monkeypatch.setattr("hdm.transport.dual.PIXELS_AT_ONCE", (2 * 32 * 24, 2 * 32 * 24))  # two at a time
     assert torch.allclose(potentials(mass, demand, corner, "l2"), together, atol=1e-4)
 
 
@@ -142,7 +100,7 @@ class Calls(TorchDispatchMode):
 def test_same_work_whatever_the_values_and_no_wait_for_the_device(cost: str, dtype: torch.dtype) -> None:
     work = []
     for kind in ("uniform", "peaked", "diracs"):
-        example = problem(random_maps(kind, 3, 40, 30).to(dtype))
+        example = with_random_dots(random_maps(kind, 3, 40, 30).to(dtype))
         with Calls() as calls:
             potentials(*example, cost)
         work.append(calls.names)

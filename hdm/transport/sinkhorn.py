@@ -1,6 +1,6 @@
 """Entropic transport between many suppliers and four demanders, by Sinkhorn's iteration in the log domain.
 
-With supplies s_i, demands d_j and costs c_ij (`hdm.transport`), a scale eps in units of cost and the product of the
+With supplies s_i, demands d_j and costs c_ij (`hdm.transport.emd`), a scale eps in units of cost and the product of the
 marginals as reference, the problem
 
     min_P sum_ij c_ij P_ij + eps KL(P | s d^T)   subject to   sum_j P_ij = s_i,   sum_i P_ij = d_j               (1)
