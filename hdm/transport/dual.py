@@ -12,8 +12,9 @@ Soften each minimum over a scale eps, in units of cost, and let the demands weig
 to demander j. The best h is where every demander gets what it asks for: m_j = sum_i s_i p_ij = d_j. As eps falls, h
 moves along a path that ends in a maximiser of (1), and near its end h is linear in eps wherever few pixels tie and
 nearly constant where many do. So the solver follows the path: eps falls by a constant factor, h is extrapolated along
-the line through the last two points and corrected by one Newton step, and in the end the line is followed to eps = 0.
-(2) makes it short: if one pixel held all the mass, h would be right from the start at any eps.
+the line through the last two points and corrected by one Newton step. In the end a second step makes sure of the last
+point, and the line through it and the one before is followed to eps = 0. (2) makes the path short: if one pixel held
+all the mass, h would be right from the start at any eps.
 
 The Newton step. Of what reaches j, let the Markov matrix Pi_jk = sum_i s_i p_ij p_ik / m_j say how it would be shared
 again. Then dm_j / dh_k = m_j ([j = k] - Pi_jk) / eps, and with the fundamental matrix of that chain (Kemeny & Snell,
@@ -111,10 +112,10 @@ def path_for(size: tuple[int, int], cost: str, precise: bool) -> Path:
     if precise:
         return Path(_geometric(first, 1e-8, 0.8), 0.0, 0)
     if size[0] * size[1] <= UNGROUPED:
-        return Path(_geometric(first, 1e-3, 0.8), 0.0, 0)
+        return Path([*_geometric(first, 1e-3, 0.8), 1e-3], 0.0, 0)
     if cost == "l2":
-        return Path([*_geometric(first, 0.03, 0.66), *_geometric(0.0226, 1e-3, 0.753)], 0.03, 24)
-    return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75)], 0.5, 256)
+        return Path([*_geometric(0.4, 0.03, 0.64), *_geometric(0.0226, 1e-3, 0.753), 1e-3], 0.03, 24)
+    return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75), 1e-3], 0.5, 256)
 
 
 def _geometric(first: float, last: float, ratio: float) -> list[float]:
@@ -163,8 +164,8 @@ def follow_path(
         step = _newton_step(problem, g, eps)
         length = step.abs().amax(1, keepdim=True)
         corrected = torch.addcmul(predicted, step, eps / (length / FAR_OFF).clamp(min=1))
-        # At the end nobody stays.
-        held = length > (FAR_OFF if following else math.inf)
+        # All stay where the scale is repeated, and nobody at the end.
+        held = length > (math.inf if not following else FAR_OFF if following < scale else -1)
         fallen = torch.where(held, eps, eps * (following / scale))
         predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
         last, h, before, eps = eps, torch.where(held, h, corrected), torch.where(held, before, eps), fallen
