@@ -124,23 +124,26 @@ def _geometric(first: float, last: float, ratio: float) -> list[float]:
     return [*(first * (last / first) ** (step / steps) for step in range(steps)), last]
 
 
-class _Aside(NamedTuple):
-    """What suppliers outside of a problem send to each demander at potentials `at`, and its slope, dm_j / dg_k."""
-
-    sent: Float[Tensor, "P 4"]
-    slope: Float[Tensor, "P 4 4"]
-    at: Float[Tensor, "P 4"]
-
-
-class _Problem(NamedTuple):
-    """What a path is followed for: costs less their mean over the demanders, and each supplier's least softness."""
+class _Whole(NamedTuple):
+    """All suppliers of the problems. costs: less their mean over the demanders."""
 
     mass: Float[Tensor, "P N"]
     root: Float[Tensor, "P N"]  # of mass
     costs: Float[Tensor, "4 P N"]
-    log_demand: Float[Tensor, "P 4"]
-    widths: Float[Tensor, "P N"] | None = None
-    aside: _Aside | None = None
+
+
+class _Few(NamedTuple):
+    """Few suppliers, each with the square of its least softness (`_widths`), and what all others send.
+
+    The others send `sent` to each demander at potentials `at`, with the slope dm_j / dg_k.
+    """
+
+    mass: Float[Tensor, "P N"]
+    costs: Float[Tensor, "4 P N"]
+    widths: Float[Tensor, "P N"]
+    sent: Float[Tensor, "P 4"]
+    slope: Float[Tensor, "P 4 4"]
+    at: Float[Tensor, "P 4"]
 
 
 def follow_path(
@@ -152,16 +155,17 @@ def follow_path(
     log_demand = demand.log()
     # Masses that do not count become 0, because what is computed with numbers near the smallest there is takes long.
     mass = threshold(_shares(parts.mass), 1e-14 if demand.dtype == torch.float32 else 1e-30, 0.0)
-    widths, problem = _widths(parts), _Problem(mass, mass.sqrt(), _differences(parts, cost), log_demand)
+    widths = _widths(parts)
+    problem: _Whole | _Few = _Whole(mass, mass.sqrt(), _differences(parts, cost))
     del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
     # h and `before` are those of the last point that was trusted: none yet, so that the first line is level.
     eps, before = torch.full_like(h[:, :1], path.scales[0]), torch.full_like(h[:, :1], 1e30)
     for scale, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
         g = torch.addcmul(predicted, log_demand, eps)
-        if scale == path.narrow_at and path.kept < problem.mass.shape[1]:
+        if isinstance(problem, _Whole) and scale == path.narrow_at and path.kept < mass.shape[1]:
             problem = _set_aside(problem, widths, g, eps, path.kept)
-        step = _newton_step(problem, g, eps)
+        step = _newton_step(problem, log_demand, g, eps)
         length = step.abs().amax(1, keepdim=True)
         corrected = torch.addcmul(predicted, step, eps / (length / FAR_OFF).clamp(min=1))
         # All stay where the scale is repeated, and nobody at the end.
@@ -172,24 +176,26 @@ def follow_path(
     return predicted, torch.addcmul(corrected, log_demand, last), last
 
 
-def _newton_step(problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]) -> Float[Tensor, "P 4"]:
+def _newton_step(
+    problem: _Whole | _Few, log_demand: Float[Tensor, "P 4"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
+) -> Float[Tensor, "P 4"]:
     """The step (3) at potentials g, in units of eps."""
-    if problem.widths is None:
+    if isinstance(problem, _Whole):
         arriving, exchange = _arrivals(problem, g, eps)
     else:
-        arriving, exchange = _arrivals_with_widths(problem, problem.widths, g, eps)
+        arriving, exchange = _arrivals_of_few(problem, g, eps)
     arriving = arriving.clamp(min=1e-30)
     # The matrix of (3), its rows times m, with the sign turned: m Pi - m m^T, less m Pi 1 on the diagonal. A little
     # more is taken off the diagonal for the case that all suppliers are decided and Pi is the identity.
     matrix = torch.addcmul(exchange, arriving.unsqueeze(2), arriving.unsqueeze(1), value=-1)
     matrix.diagonal(dim1=1, dim2=2).sub_(torch.add(exchange.sum(2), arriving, alpha=1e-4))
-    surplus = (arriving.log() - problem.log_demand).clamp(max=1)
+    surplus = (arriving.log() - log_demand).clamp(max=1)
     # Not `solve`, which waits for the device to report a singular matrix.
     return torch.linalg.solve_ex(matrix, arriving * surplus).result
 
 
 def _arrivals(
-    problem: _Problem, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
+    problem: _Whole, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
     """m of (2), and m_j Pi_jk of (3): the mass that j draws from k as h_j rises by eps, to first order."""
     weights, total = _weights(problem.costs, g, 1 / eps)
@@ -198,17 +204,14 @@ def _arrivals(
     return exchange.sum(2), exchange  # the shares of a supplier sum to 1
 
 
-def _arrivals_with_widths(
-    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
+def _arrivals_of_few(
+    problem: _Few, g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"]
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4 4"]]:
     """The same with supplier i's minimum softened over sqrt(eps^2 + widths_i), and with what the others send."""
-    rate = _rate(widths, eps)
+    rate = _rate(problem.widths, eps)
     arriving, exchange = _sent(problem.mass, rate, *_weights(problem.costs, g, rate))
-    if problem.aside:
-        sent, slope, at = problem.aside
-        arriving = arriving + torch.baddbmm(sent.unsqueeze(2), slope, (g - at).unsqueeze(2)).squeeze(2)
-        exchange = exchange - slope
-    return arriving, exchange.mul_(eps.unsqueeze(2))
+    others = torch.baddbmm(problem.sent.unsqueeze(2), problem.slope, (g - problem.at).unsqueeze(2)).squeeze(2)
+    return arriving + others, (exchange - problem.slope).mul_(eps.unsqueeze(2))
 
 
 def _rate(widths: Float[Tensor, "P N"], eps: Float[Tensor, "P 1"]) -> Float[Tensor, "P N"]:
@@ -245,8 +248,8 @@ def _sent(
 
 
 def _set_aside(
-    problem: _Problem, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], kept: int
-) -> _Problem:
+    problem: _Whole, widths: Float[Tensor, "P N"], g: Float[Tensor, "P 4"], eps: Float[Tensor, "P 1"], kept: int
+) -> _Few:
     """The problem of `kept` suppliers, from now on of these widths, with the first-order response of all others.
 
     From here on, eps matters only to suppliers between demanders, and potentials move little: what the others send
@@ -261,13 +264,13 @@ def _set_aside(
     del stakes
     keep = stake.topk(kept, 1, sorted=False).indices
     sent, exchange = _sent(problem.mass.scatter(1, keep, 0.0), rate, weights, total)
-    return _Problem(
+    return _Few(
         problem.mass.gather(1, keep),
-        problem.root.gather(1, keep),
         problem.costs.gather(2, keep.expand(4, -1, -1)),
-        problem.log_demand,
         widths.gather(1, keep),
-        _Aside(sent, torch.diag_embed(exchange.sum(2)) - exchange, g),
+        sent,
+        torch.diag_embed(exchange.sum(2)) - exchange,
+        g,
     )
 
 

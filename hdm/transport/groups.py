@@ -31,43 +31,33 @@ class Suppliers(NamedTuple):
 
 def every_pixel(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
     """Each pixel as a supplier of its own."""
-    height, width = suppliers.shape[-2:]
-    x = _count(width, suppliers).repeat(height) - corner[:, :1]
-    y = _count(height, suppliers).repeat_interleave(width) - corner[:, 1:]
+    x, y = _grid(suppliers.shape[1], suppliers.shape[2], 1, corner)
     mass = suppliers.flatten(1)
-    return Suppliers(mass, x, y, torch.zeros_like(mass))
+    return Suppliers(mass, x - corner[:, :1], y - corner[:, 1:], torch.zeros_like(mass))
 
 
 def grouped(suppliers: Float[Tensor, "P H W"], corner: Float[Tensor, "P 2"]) -> Suppliers:
     """Blocks of 8 x 8 pixels, but the 8 for which that would be worst, which are blocks of 4 x 4, but the 8 of these
     for which that would be worst, which are pixels.
 
-    Far from the dot the four costs differ by nearly the same all over a block, so that it may ship as one; by how much
-    they vary falls with the distance, and it counts with the block's mass: the blocks of largest
-    mass / (distance^2 + (side - 1)^2) are divided. A small map is not grouped.
+    By how much the differences of the costs vary over a block falls with its distance, and it counts with its mass: the
+    blocks of largest mass / (distance^2 + (side - 1)^2) are divided. A small map is not grouped.
     """
     height, width = suppliers.shape[-2:]
     if height * width <= UNGROUPED:
         return every_pixel(suppliers, corner)
     if height % LARGE or width % LARGE:
         suppliers = pad(suppliers, (0, -width % LARGE, 0, -height % LARGE))
-    rows, columns = suppliers.shape[1] // LARGE, suppliers.shape[2] // LARGE
-    large_x = (_count(columns, corner) * LARGE).repeat(rows) - corner[:, :1]
-    large_y = (_count(rows, corner) * LARGE).repeat_interleave(columns) - corner[:, 1:]
+    x, y = _grid(suppliers.shape[1] // LARGE, suppliers.shape[2] // LARGE, LARGE, corner)
+    large_x, large_y = x - corner[:, :1], y - corner[:, 1:]
     large, divided = _divided(_moments(suppliers, LARGE), large_x, large_y, LARGE)
 
     blocks = _stacked(suppliers, divided, LARGE)
-    below, aside = (
-        grid.flatten() * SMALL for grid in torch.meshgrid(*[_count(LARGE // SMALL, corner)] * 2, indexing="ij")
-    )
-    small_x = (large_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
-    small_y = (large_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
+    small_x, small_y = _within(divided, large_x, large_y, LARGE, SMALL)
     small, divided = _divided(_moments(blocks, SMALL), small_x, small_y, SMALL)
 
     pixels = _stacked(blocks, divided, SMALL).flatten(1)
-    below, aside = (grid.flatten() for grid in torch.meshgrid(*[_count(SMALL, corner)] * 2, indexing="ij"))
-    x = (small_x.gather(1, divided).unsqueeze(2) + aside).flatten(1)
-    y = (small_y.gather(1, divided).unsqueeze(2) + below).flatten(1)
+    x, y = _within(divided, small_x, small_y, SMALL, 1)
 
     mass, first_x, first_y, second = torch.cat([large, small], 2).unbind(1)
     divisor = mass.clamp(min=torch.finfo(mass.dtype).tiny)
@@ -118,6 +108,23 @@ def _stacked(suppliers: Float[Tensor, "P H W"], blocks: Int[Tensor, "P n"], side
     piece = first + torch.arange(side, device=blocks.device) * columns
     start = torch.arange(len(blocks), device=blocks.device).view(-1, 1, 1) * (height * columns)
     return suppliers.reshape(-1, side).index_select(0, (start + piece).flatten()).view(len(blocks), -1, side)
+
+
+def _within(
+    blocks: Int[Tensor, "P n"], x: Float[Tensor, "P N"], y: Float[Tensor, "P N"], side: int, step: int
+) -> tuple[Float[Tensor, "P m"], Float[Tensor, "P m"]]:
+    """First pixels of the parts, step x step pixels each, of these blocks of side x side pixels; ordered as `_stacked`.
+
+    x, y: first pixels of all blocks.
+    """
+    aside, below = _grid(side // step, side // step, step, x)
+    within_x, within_y = x.gather(1, blocks).unsqueeze(2) + aside, y.gather(1, blocks).unsqueeze(2) + below
+    return within_x.flatten(1), within_y.flatten(1)
+
+
+def _grid(rows: int, columns: int, step: int, like: Tensor) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """x and y of points `step` apart, row by row."""
+    return (_count(columns, like) * step).repeat(rows), (_count(rows, like) * step).repeat_interleave(columns)
 
 
 def _count(length: int, like: Tensor) -> Float[Tensor, "N"]:
