@@ -79,7 +79,7 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    # The profiler that counts memory talks on standard error; torch reads this when it is imported.
+    # The profiler that counts memory talks on standard error; torch reads these when it is imported.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from hdm.bench import bench_transport, speed_table

@@ -10,6 +10,7 @@ import pytest
 
 from hdm.cli import main
 from hdm.data import make_synthetic
+from hdm.losses import LOSSES
 
 TINY = ["--epochs", "1", "--batch-size", "4", "--set", "input_size=[32, 32]", "--set", "head_channels=4"]
 
@@ -193,3 +194,10 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert shown.returncode == 0
     assert "default: 0.001" in shown.stdout
     assert "pixels" in shown.stdout
+
+
+def test_help_names_every_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    named = set(capsys.readouterr().out.replace(",", " ").split())
+    assert set(LOSSES) <= named
