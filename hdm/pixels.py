@@ -1,4 +1,4 @@
-"""The pixel convention: image -> crop -> heatmap and back.
+"""Pixel conventions: image -> crop -> heatmap and back, and mirror images.
 
 Coordinates are (x, y), x to the right, and pixel centres lie at whole numbers::
 
@@ -6,36 +6,77 @@ Coordinates are (x, y), x to the right, and pixel centres lie at whole numbers::
              |-------|-------|-------|-------|
     x      -0.5  0  0.5  1  1.5  2  2.5  3  3.5       mirrored: x -> 3 - x
 
-Convention `half_pixel`: the area of a crop pixel is shared out exactly among heatmap pixels, so that
+With W, w the width of crop and heatmap, `stride` = W / w, and c, s the centre and the width of the image region that
+the crop shows, the three conventions are (the same in y):
 
-    heatmap x = (crop x + 0.5) / stride - 0.5,
+    convention     crop x of image x              heatmap x             a mirrored crop's joint lies, after
+                                                                        the heatmap is mirrored back, at
+    `half_pixel`   (x - c) W / s + (W - 1) / 2    (X + 1/2) / stride - 1/2         x
+    `hrnet`        (x - c) W / s + W / 2          X / stride                       x + 1/stride - 1
+    `udp`          (x - c)(W - 1) / s + (W - 1)/2 X (w - 1) / (W - 1)              x
 
-and mirroring the crop (x -> W - 1 - x) mirrors the heatmap (x -> W / stride - 1 - x) with no shift left over.
+`half_pixel` shares the area of a crop pixel out exactly among heatmap pixels. `hrnet` is what the official
+repositories of SimpleBaseline and HRNet do (`get_affine_transform`, `generate_target`); they shift the mirrored map by
+one pixel, which leaves 1/4 pixel at stride 4. `udp` (Huang et al., CVPR 2020) measures lengths between pixel centres.
 """
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from hdm.errors import InputError
 
+CONVENTIONS = ("half_pixel", "hrnet", "udp")
+STRIDE = 4  # crop pixels per heatmap pixel, of every network here
 PADDING = 1.25  # a crop shows the person box enlarged by this factor, as the official recipes do
 
 
-def crop_to_heatmap(points, stride: float):
-    """Points (..., 2) in crop pixels to heatmap pixels, for arrays and tensors alike: (x + 0.5) / stride - 0.5."""
-    return (points + 0.5) / stride - 0.5
+def crop_to_heatmap(
+    points,
+    stride: float = STRIDE,
+    *,
+    convention: str = "half_pixel",
+    input_size: tuple[int, int] | None = None,
+):
+    """Points (..., 2) in crop pixels to heatmap pixels, for arrays and tensors alike; see the module's table.
+
+    input_size: (rows, columns) of the crop, which `udp` needs. Raises InputError for an unknown convention.
+    """
+    factor, shift = _heatmap_axis(points, stride, convention, input_size)
+    return (points + shift) * factor - shift
 
 
-def heatmap_to_crop(points, stride: float):
-    """Points (..., 2) in heatmap pixels to crop pixels, the inverse of `crop_to_heatmap`: (x + 0.5) * stride - 0.5."""
-    return (points + 0.5) * stride - 0.5
+def heatmap_to_crop(
+    points,
+    stride: float = STRIDE,
+    *,
+    convention: str = "half_pixel",
+    input_size: tuple[int, int] | None = None,
+):
+    """Points (..., 2) in heatmap pixels to crop pixels, the inverse of `crop_to_heatmap`."""
+    factor, shift = _heatmap_axis(points, stride, convention, input_size)
+    return (points + shift) / factor - shift
+
+
+def _heatmap_axis(points, stride: float, convention: str, input_size: tuple[int, int] | None):
+    """Factor and shift with heatmap = (crop + shift) * factor - shift."""
+    check_convention(convention)
+    if convention != "udp":
+        return 1 / stride, 0.5 if convention == "half_pixel" else 0.0
+    if input_size is None:
+        raise InputError("convention udp depends on the size of the crop: give input_size (rows, columns)")
+    crop = np.array(input_size[::-1], dtype=np.float64)
+    factor = (crop / stride - 1) / (crop - 1)
+    return torch.from_numpy(factor).to(points) if isinstance(points, Tensor) else factor, 0.0
 
 
 def box_affine(
     box: tuple[float, float, float, float] | Float[ndarray, "4"],
     input_size: tuple[int, int],
     *,
+    convention: str = "half_pixel",
     padding: float = PADDING,
     scale: float = 1.0,
     rotation: float = 0.0,
@@ -47,26 +88,42 @@ def box_affine(
     by `rotation` degrees (positive turns the picture clockwise on screen) and, last, mirrored left to right.
 
     box: (x, y, width, height) in image pixels, as COCO gives it: x, y is the outer corner, so that the box covers
-        [x - 0.5, x + width - 0.5] in coordinates whose pixel centres are whole numbers.
+        [x - 0.5, x + width - 0.5] in coordinates whose pixel centres are whole numbers. `hrnet` and `udp` take the
+        distances between its outermost pixel centres, width - 1 and height - 1, as the official code does.
     input_size: (rows, columns) of the crop.
-    Returns the 2 x 3 matrix A with crop = A @ (x, y, 1).
+    Returns the 2 x 3 matrix A with crop = A @ (x, y, 1). A mirrored crop shows at W - 1 - X what the other shows at X;
+    under `hrnet`, where the official code mirrors the image before it crops, at W - X.
     Raises InputError where the box has no area or is not finite.
     """
+    check_convention(convention)
     x, y, width, height = (float(value) for value in box)
     if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
         raise InputError(f"person box {[x, y, width, height]} has no area: give x, y, width > 0, height > 0 in pixels")
     rows, columns = input_size
+    centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+    if convention != "half_pixel":
+        # A box of one pixel has no distance between pixel centres; it is shown as large as that pixel.
+        width, height = (width - 1, height - 1) if max(width, height) > 2 else (width, height)
     # The side of the image region that becomes the crop's width.
     span = max(width, height * columns / rows) * padding * scale
-    zoom = columns / span
+    zoom = np.array([columns / span, columns / span])
+    if convention == "udp":
+        zoom = np.array([(columns - 1) / span, (rows - 1) / (span * rows / columns)])
     angle = np.deg2rad(rotation)
-    linear = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
-    crop_centre = np.array([(columns - 1) / 2, (rows - 1) / 2])
-    matrix = np.column_stack([linear, crop_centre - linear @ centre])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = zoom[:, None] * turn
+    last = np.array([columns, rows]) - (0 if convention == "hrnet" else 1)
+    matrix = np.column_stack([linear, last / 2 - linear @ centre])
     if mirror:
-        matrix[0] = [0, 0, columns - 1] - matrix[0]
+        matrix[0] = [0, 0, last[0]] - matrix[0]
     return matrix
+
+
+def centred_box(centre: tuple[float, float], width: float, height: float) -> tuple[float, float, float, float]:
+    """The box (x, y, width + 1, height + 1) whose outermost pixel centres lie `width` and `height` apart around
+    `centre`, so that `box_affine` finds exactly these under `hrnet` and `udp`: for annotations that give a centre and a
+    size (MPII), and for detectors' boxes, which the official code reads in this way."""
+    return centre[0] - width / 2, centre[1] - height / 2, width + 1, height + 1
 
 
 def apply_affine(matrix: Float[ndarray, "2 3"], points: Float[ndarray, "*n 2"]) -> Float[ndarray, "*n 2"]:
@@ -80,7 +137,28 @@ def invert_affine(matrix: Float[ndarray, "2 3"]) -> Float[ndarray, "2 3"]:
     return np.column_stack([inverse, -inverse @ matrix[:, 2]])
 
 
-def inside(points, width: int, height: int):
-    """True where a point (..., 2) lies on the area of a map's pixels, [-0.5, width - 0.5] x [-0.5, height - 0.5]."""
+def inside(points, width: int, height: int, margin: float = 0.0):
+    """True where a point (..., 2) lies on the area of a map's pixels, [-0.5, width - 0.5] x [-0.5, height - 0.5], or up
+    to `margin` beyond it."""
     x, y = points[..., 0], points[..., 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    low = -0.5 - margin
+    return (x >= low) & (x <= width - 1 - low) & (y >= low) & (y <= height - 1 - low)
+
+
+def unflip(
+    heatmaps: Float[Tensor, "B K H W"], flip_order: list[int], convention: str = "half_pixel"
+) -> Float[Tensor, "B K H W"]:
+    """The maps of mirrored crops, mirrored back: joint k is read from the map of its partner `flip_order[k]`.
+
+    Under `hrnet` they are then moved one pixel to the right, the first column staying, as the official repositories do
+    (`SHIFT_HEATMAP`): what is left of the misalignment is 1/stride, a quarter of a pixel.
+    """
+    check_convention(convention)
+    back = heatmaps[:, flip_order].flip(-1)
+    return torch.cat([back[..., :1], back[..., :-1]], -1) if convention == "hrnet" else back
+
+
+def check_convention(convention: str) -> None:
+    """Raises InputError for a convention that is none."""
+    if convention not in CONVENTIONS:
+        raise InputError(f"unknown pixel convention {convention!r}: choose one of {', '.join(CONVENTIONS)}")

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from hdm.errors import InputError
-from hdm.pixels import PADDING, apply_affine, box_affine, crop_to_heatmap, heatmap_to_crop, inside, invert_affine
+from hdm.pixels import (
+    CONVENTIONS,
+    PADDING,
+    apply_affine,
+    box_affine,
+    centred_box,
+    crop_to_heatmap,
+    heatmap_to_crop,
+    inside,
+    invert_affine,
+    unflip,
+)
 
 SIZE = (256, 192)  # rows, columns of a crop
 
@@ -185,3 +196,137 @@ def test_inside_is_the_area_of_the_pixels() -> None:
     expected = [True, True, False, False, False, False, False]
     assert inside(points, 48, 64).tolist() == expected
     assert inside(torch.from_numpy(points).view(7, 1, 2), 48, 64).squeeze(-1).tolist() == expected
+
+
+# Conventions
+
+
+def official_affine(centre: np.ndarray, scale: np.ndarray, rotation: float, size: tuple[int, int]) -> np.ndarray:
+    """The map of the official repositories: centre, the point half the region's width above it and the corner of the
+    right angle on these go to their counterparts in the crop."""
+    width = 200 * scale[0]
+    up = np.array([np.sin(rotation) * width / 2, -np.cos(rotation) * width / 2])
+    middle, top = np.array([size[1] / 2, size[0] / 2]), np.array([size[1] / 2, size[0] / 2 - size[1] / 2])
+    source, target = ([a, b, a + [(b - a)[1], -(b - a)[0]]] for a, b in ((centre, centre + up), (middle, top)))
+    return cv2.getAffineTransform(np.float32(source), np.float32(target))
+
+
+def test_hrnet_is_the_official_affine() -> None:
+    """COCO's box (x, y, w, h) is cleaned to (x, y, w - 1, h - 1) there, widened to the crop's shape, times 1.25."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y, width, height = (*rng.uniform(0, 300, 2), *rng.uniform(20, 400, 2))
+        rotation, factor = rng.uniform(-80, 80), rng.uniform(0.7, 1.3)
+        ours = box_affine((x, y, width, height), SIZE, convention="hrnet", rotation=-rotation, scale=factor)
+        w, h = width - 1, height - 1
+        centre = np.array([x + w / 2, y + h / 2])
+        w, h = max(w, h * SIZE[1] / SIZE[0]), max(h, w * SIZE[0] / SIZE[1])
+        theirs = official_affine(centre, np.array([w, h]) / 200 * 1.25 * factor, np.deg2rad(rotation), SIZE)
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+def test_udp_is_the_official_map() -> None:
+    """Turn about the centre, then (W - 1) crop pixels for the region's width and (H - 1) for its height."""
+    x, y, width, height, angle = 12.5, 40.0, 141.0, 201.0, np.deg2rad(25)
+    ours = box_affine((x, y, width, height), SIZE, convention="udp", rotation=25)
+    w, h = 150 * 1.25, 200 * 1.25  # 140 x 200 widened to 150 x 200
+    points = np.array([[3.0, 8.0], [82.5, 140.0], [200.0, 300.0]]) - [x + 70, y + 100]
+    turned = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    expected = (turned + [w / 2, h / 2]) * [191 / w, 255 / h]
+    np.testing.assert_allclose(apply_affine(ours, points + [x + 70, y + 100]), expected)
+
+
+def test_heatmap_coordinates_of_each_convention() -> None:
+    points = np.array([[0.0, 0.0], [17.2, 30.0], [191.0, 255.0]])
+    expected = {
+        "half_pixel": [[-0.375, -0.375], [3.925, 7.125], [47.375, 63.375]],
+        "hrnet": [[0, 0], [4.3, 7.5], [47.75, 63.75]],
+        "udp": [[0, 0], [17.2 * 47 / 191, 30 * 63 / 255], [47, 63]],
+    }
+    for convention in CONVENTIONS:
+        heatmap = crop_to_heatmap(points, convention=convention, input_size=SIZE)
+        np.testing.assert_allclose(heatmap, expected[convention])
+        tensor = crop_to_heatmap(torch.from_numpy(points).float(), convention=convention, input_size=SIZE)
+        np.testing.assert_allclose(tensor.numpy(), expected[convention], atol=1e-5)
+
+
+@pytest.mark.parametrize("convention", ["half_pixel", "hrnet", "udp"])
+@pytest.mark.parametrize("view", random_views(8))
+def test_image_to_heatmap_and_back_in_each_convention(view: dict[str, Any], convention: str) -> None:
+    points = np.random.default_rng(1).uniform(-50, 1500, (40, 2))
+    matrix = box_affine(**view, convention=convention)
+    where = {"convention": convention, "input_size": view["input_size"]}
+    heatmap = crop_to_heatmap(apply_affine(matrix, points), **where).astype(np.float32).astype(np.float64)
+    assert np.abs(apply_affine(invert_affine(matrix), heatmap_to_crop(heatmap, **where)) - points).max() < 1e-3
+
+
+def test_one_convention_is_not_another() -> None:
+    box = (20.0, 30.0, 101.0, 151.0)
+    crops = [apply_affine(box_affine(box, SIZE, convention=name), np.array([60.0, 90.0])) for name in CONVENTIONS]
+    assert min(np.abs(a - b).max() for a, b in zip(crops, crops[1:] + crops[:1], strict=True)) > 0.05
+
+
+@pytest.mark.parametrize(("convention", "left_over"), [("half_pixel", 0.0), ("hrnet", 0.25), ("udp", 0.0)])
+def test_a_mirrored_crops_maps_come_back_to_their_place(convention: str, left_over: float) -> None:
+    """A network that marks joints where they are is shown a crop and its mirror image: how far apart are its maps?"""
+    rows, columns = SIZE
+    crop = torch.tensor([[[60.3, 100.0], [130.0, 44.4]]], dtype=torch.float64)  # a right and a left joint
+    where = {"convention": convention, "input_size": SIZE}
+
+    def network(joints: torch.Tensor) -> torch.Tensor:
+        place = crop_to_heatmap(joints, **where)[0]
+        return torch.stack([torch.from_numpy(blob(rows // 4, columns // 4, (float(x), float(y)), 2.0)) for x, y in place])
+
+    mirrored = crop.clone()
+    mirrored[..., 0] = columns - 1 - mirrored[..., 0]
+    plain, back = network(crop), unflip(network(mirrored[:, [1, 0]])[None], [1, 0], convention)[0]
+    for joint in range(2):
+        shift = centroid(back[joint].numpy()) - centroid(plain[joint].numpy())
+        assert shift == pytest.approx([left_over, 0], abs=2e-3)
+
+
+def test_hrnet_leaves_the_first_column_as_the_official_code_does() -> None:
+    maps = torch.arange(8.0).view(1, 1, 2, 4)
+    assert unflip(maps, [0], "hrnet").view(2, 4).tolist() == [[3, 3, 2, 1], [7, 7, 6, 5]]
+    assert unflip(maps, [0], "udp").view(2, 4).tolist() == [[3, 2, 1, 0], [7, 6, 5, 4]]
+
+
+@pytest.mark.parametrize("convention", ["half_pixel", "hrnet", "udp"])
+def test_a_mirrored_view_shows_the_mirror_image(convention: str) -> None:
+    """Under hrnet the image is mirrored before it is cropped: X becomes W - X, elsewhere W - 1 - X."""
+    points = np.random.default_rng(2).uniform(0, 100, (9, 2))
+    plain, mirrored = (
+        apply_affine(box_affine((20.0, 30.0, 50.0, 80.0), SIZE, convention=convention, mirror=mirror), points)
+        for mirror in (False, True)
+    )
+    total = SIZE[1] - (convention != "hrnet")
+    np.testing.assert_allclose(mirrored, np.column_stack([total - plain[:, 0], plain[:, 1]]))
+
+
+def test_a_centred_box_has_its_centre_and_its_distances() -> None:
+    matrix = box_affine(centred_box((50.0, 70.0), 30.0, 40.0), SIZE, convention="udp", padding=1.0)
+    np.testing.assert_allclose(apply_affine(matrix, np.array([[35.0, 50.0], [65.0, 90.0]])), [[0, 0], [191, 255]])
+
+
+@pytest.mark.parametrize("convention", ["hrnet", "udp"])
+def test_a_box_of_one_pixel_is_shown(convention: str) -> None:
+    assert np.isfinite(box_affine((5.0, 6.0, 1.0, 1.0), SIZE, convention=convention)).all()
+
+
+def test_joints_beyond_the_border_may_count() -> None:
+    points = np.array([[-0.5, 3.0], [-2.5, 3.0], [-2.6, 3.0], [9.4, 3.0], [9.6, 3.0], [3.0, 8.5], [3.0, 8.6]])
+    assert inside(points, 8, 7, margin=2.0).tolist() == [True, True, False, True, False, True, False]
+
+
+def test_unknown_conventions() -> None:
+    with pytest.raises(InputError, match="unknown pixel convention 'opencv': choose one of half_pixel, hrnet, udp"):
+        box_affine((0.0, 0.0, 4.0, 4.0), SIZE, convention="opencv")
+    with pytest.raises(InputError, match="unknown pixel convention"):
+        crop_to_heatmap(np.zeros(2), convention="align_corners")
+    with pytest.raises(InputError, match="unknown pixel convention"):
+        unflip(torch.zeros(1, 2, 3, 4), [0, 1], "none")
+
+
+def test_udp_needs_the_size_of_the_crop() -> None:
+    with pytest.raises(InputError, match=r"udp depends on the size of the crop: give input_size \(rows, columns\)"):
+        crop_to_heatmap(np.zeros(2), convention="udp")

@@ -1,5 +1,6 @@
 """Person crops: what the network sees and where its joints are."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -10,18 +11,16 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hdm.data.augment import Augmentation, View, draw_view
-from hdm.data.coco import Person, PersonData
+from hdm.data.augment import Augmentation, View, draw_half_body, draw_view
+from hdm.data.persons import Person, PersonData
 from hdm.errors import InputError
-from hdm.pixels import apply_affine, box_affine, crop_to_heatmap, inside
-
-STRIDE = 4  # crop pixels per heatmap pixel, of every network here
+from hdm.pixels import STRIDE, apply_affine, box_affine, check_convention, crop_to_heatmap, inside
 
 
 class Crop(NamedTuple):
     """One person, ready for the network; a batch of them has the leading axis B.
 
-    image: uint8 RGB. joints: heatmap pixels. visible: 1 for a labelled joint inside the heatmap, else 0.
+    image: uint8 RGB. joints: heatmap pixels. visible: 1 for a labelled joint on the heatmap, else 0.
     affine: image pixels -> crop pixels. index: the person's place in the data set.
     """
 
@@ -35,17 +34,27 @@ class Crop(NamedTuple):
 class PersonCrops(Dataset):
     """The crops of a part of a data set, augmented where `augmentation` is given.
 
-    input_size: (rows, columns) of a crop, multiples of 4.
+    input_size: (rows, columns) of a crop, multiples of 4. convention: see `hdm.pixels`.
+    margin: how far outside of the heatmap, in its pixels, a joint still counts as visible.
     The view of a person depends on (seed, epoch, index) alone: not on workers, batch size or what was drawn before.
     """
 
     def __init__(
-        self, data: PersonData, input_size: tuple[int, int], *, augmentation: Augmentation | None = None, seed: int = 0
+        self,
+        data: PersonData,
+        input_size: tuple[int, int],
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        convention: str = "half_pixel",
+        margin: float = 0.0,
     ) -> None:
         rows, columns = input_size
         if rows < 4 or columns < 4 or rows % STRIDE or columns % STRIDE:
             raise InputError(f"input size {rows} x {columns} must be positive multiples of {STRIDE} pixels")
+        check_convention(convention)
         self.data, self.input_size, self.augmentation, self.seed = data, input_size, augmentation, seed
+        self.convention, self.margin = convention, margin
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -54,13 +63,24 @@ class PersonCrops(Dataset):
     def __getitem__(self, index: int) -> Crop:
         person = self.data.persons[index]
         image = read_image(person)
-        view = View()
-        if self.augmentation is not None:
-            view = draw_view(self.augmentation, np.random.default_rng((self.seed, self.epoch, index)))
-        crop = crop_person(image, person, self.input_size, view, self.data.skeleton.flip_order)
+        crop = self._crop(image, person, self._view(person, index))
         if not crop.visible.any():  # a view that turned every joint out of the crop teaches nothing
-            crop = crop_person(image, person, self.input_size, View(), self.data.skeleton.flip_order)
+            crop = self._crop(image, person, View())
         return crop._replace(index=index)
+
+    def _view(self, person: Person, index: int) -> View:
+        if self.augmentation is None:
+            return View()
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        view = draw_view(self.augmentation, rng)
+        half = draw_half_body(self.augmentation, rng, person.joints, person.visible, self.data.skeleton.upper_body)
+        return replace(view, box=half)
+
+    def _crop(self, image: UInt8[ndarray, "rows columns 3"], person: Person, view: View) -> Crop:
+        order = self.data.skeleton.flip_order
+        return crop_person(
+            image, person, self.input_size, view, order, convention=self.convention, margin=self.margin
+        )
 
 
 def crop_person(
@@ -69,16 +89,26 @@ def crop_person(
     input_size: tuple[int, int],
     view: View,
     flip_order: list[int],
+    *,
+    convention: str = "half_pixel",
+    margin: float = 0.0,
 ) -> Crop:
     """The crop of one person under a view, with its joints in heatmap pixels; `index` is left at -1."""
     rows, columns = input_size
-    affine = box_affine(person.box, input_size, scale=view.scale, rotation=view.rotation, mirror=view.mirror)
+    affine = box_affine(
+        view.box or person.box,
+        input_size,
+        convention=convention,
+        scale=view.scale,
+        rotation=view.rotation,
+        mirror=view.mirror,
+    )
     pixels = cv2.warpAffine(image, affine, (columns, rows), flags=cv2.INTER_LINEAR)
     joints, visible = apply_affine(affine, person.joints), person.visible
     if view.mirror:
         joints, visible = joints[flip_order], visible[flip_order]
-    joints = crop_to_heatmap(joints, STRIDE)
-    visible = visible * inside(joints, columns // STRIDE, rows // STRIDE)
+    joints = crop_to_heatmap(joints, convention=convention, input_size=input_size)
+    visible = visible * inside(joints, columns // STRIDE, rows // STRIDE, margin)
     return Crop(
         image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
         joints=torch.from_numpy(joints.astype(np.float32)),

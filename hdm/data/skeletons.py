@@ -10,14 +10,17 @@ class Skeleton:
     names: K joint names, in the order of the annotations.
     flip_pairs: index pairs that change places in a mirrored picture.
     edges: index pairs to draw as limbs.
-    sigmas: K constants of the object keypoint similarity, in units of the square root of the person's area.
+    sigmas: K constants of the object keypoint similarity, in units of the square root of the person's area; none where
+        the data set is not scored by it.
+    upper_body: indices of the joints that a half-body view may show instead of the others.
     """
 
     name: str
     names: tuple[str, ...]
     flip_pairs: tuple[tuple[int, int], ...]
     edges: tuple[tuple[int, int], ...]
-    sigmas: tuple[float, ...]
+    sigmas: tuple[float, ...] = ()
+    upper_body: tuple[int, ...] = ()
 
     @property
     def joints(self) -> int:
@@ -53,4 +56,22 @@ COCO = Skeleton(
         *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
         *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
     ),
+    upper_body=tuple(range(11)),  # down to the wrists
+)
+
+# Order of MPII's annotations (human-pose.mpi-inf.mpg.de); pairs and upper body as in HRNet's `MPIIDataset`.
+MPII = Skeleton(
+    name="mpii",
+    names=(
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "thorax", "upper_neck", "head_top"),
+        *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+    ),
+    flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    edges=(
+        *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5)),  # legs
+        *((6, 7), (7, 8), (8, 9)),  # spine and head
+        *((7, 12), (12, 11), (11, 10), (7, 13), (13, 14), (14, 15)),  # arms
+    ),
+    upper_body=tuple(range(7, 16)),
 )

@@ -10,12 +10,12 @@ from hdm.pixels import inside
 REDUCTIONS = ("mean", "none")
 
 
-def check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor) -> Float[Tensor, "B K 2"]:
+def check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor, *, margin: float = 0.0) -> Float[Tensor, "B K 2"]:
     """Refuses what no loss can learn from; returns the joints in full precision, those that do not count put at 0.
 
     Raises InputError for shapes that do not match, heatmaps that are not finite, weights that are none, a batch without
-    a visible joint, and a visible joint that is nowhere or more than half a pixel outside of the outermost pixel
-    centres. Under torch.compile and torch.func, where values cannot be looked at, only shapes are checked.
+    a visible joint, and a visible joint that is nowhere or more than half a pixel (and `margin`) outside of the
+    outermost pixel centres. Under torch.compile and torch.func, where values cannot be looked at, only shapes are checked.
     """
     if heatmaps.ndim != 4 or joints.shape != (*heatmaps.shape[:2], 2) or visible.shape != heatmaps.shape[:2]:
         raise InputError(
@@ -31,7 +31,7 @@ def check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor) -> Float[Tens
         ((visible >= 0) & (visible < torch.inf)).all(),
         (visible > 0).any(),
         torch.isfinite(joints).all(),
-        inside(joints, width, height).all(),
+        inside(joints, width, height, margin).all(),
     ]
     try:
         finite, weights, any_visible, known, on_map = torch.stack(checks).tolist()  # waits for a GPU once

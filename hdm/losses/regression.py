@@ -1,7 +1,8 @@
 """Losses that regress a heatmap pixel by pixel to a Gaussian of peak 1, the field's standard.
 
 They have in common z the raw map, which is also what a decoder reads; G the target, `sigma` wide in heatmap pixels and
-`rounded` to the nearest pixel or not (`hdm.losses.targets.gaussian`); and the joint's weight w = `visible`.
+`rounded` to the nearest pixel or not (`hdm.losses.targets.gaussian`); and the joint's weight w = `visible`. A visible
+joint may lie outside of the map, up to 3 sigma from its border: the official code trains on what is seen of its patch.
 """
 
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class GaussianMSE(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible)
+        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
         error = half_squared_error(self.maps(heatmaps), self.target(joints, heatmaps.shape[-2:]))
         if self.divide_by == "all" and self.reduction == "mean":
             return (error * visible).mean()
@@ -80,7 +81,7 @@ class OHKM(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible)
+        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
         target = gaussian(joints, heatmaps.shape[-2:], self.sigma, rounded=self.rounded)
         values = visible * half_squared_error(self.maps(heatmaps), target)
         count = min(self.topk, values.shape[1])
@@ -132,7 +133,7 @@ class AdaptiveWing(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible)
+        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
         target = gaussian(joints, heatmaps.shape[-2:], self.sigma, rounded=self.rounded)
         difference = (self.maps(heatmaps) - target).abs()
         power = self.alpha - target

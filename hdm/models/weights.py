@@ -11,43 +11,77 @@ import torchvision
 from torch import Tensor, nn
 
 from hdm.errors import InputError
+from hdm.models.network import HEAD
 
 LITE0 = "tf_efficientnet_lite0"  # the network whose weights an installable package carries
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How well a state dict fits a network: tensors of both, only of the network, only of the file, by name."""
+    """How well a state dict fits a network: tensors of both, only of the network, only of the file, by name.
+
+    A tensor that has another shape in the file counts as missing; `reshaped` says "name, shape there, shape here".
+    Counters of batch norm (`num_batches_tracked`) are no weights, and are left out everywhere.
+    """
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
         """The share of the network's tensors that were found in the file."""
         return len(self.matched) / max(1, len(self.matched) + len(self.missing))
 
+    def __str__(self) -> str:
+        total = len(self.matched) + len(self.missing)
+        return (
+            f"{len(self.matched)} of the network's {total} tensors found ({self.share:.1%})"
+            f", missing: {_first(self.missing)}\nonly in the file: {_first(self.unexpected)}"
+        )
 
-def load_matching(model: nn.Module, state: dict[str, Tensor], where: str, at_least: float = 0.99) -> LoadReport:
+
+def _first(names: tuple[str, ...], shown: int = 3) -> str:
+    """How many, and the first of them."""
+    if not names:
+        return "none"
+    return f"{len(names)} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})"
+
+
+def load_matching(
+    model: nn.Module, state: dict[str, Tensor], where: str, at_least: float = 0.99, *, backbone_only: bool = False
+) -> LoadReport:
     """Copies every tensor of `state` whose name and shape the model has.
 
-    Raises InputError where less than `at_least` of the model's tensors are found: a backbone that is silently random
-    costs more accuracy than most losses differ by. Counters of batch norm do not count.
+    where: the file, in words for the user. backbone_only: leave the model's head alone and out of the count.
+    Raises InputError, nothing copied, where less than `at_least` of the model's tensors are found: a backbone that is
+    silently random costs more accuracy than most losses differ by. A head is only a hundredth of the tensors, so it
+    must be found whole; and a tensor of the right name and another shape means another model, however many match.
     """
-    own = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    fits = {name for name, value in own.items() if name in state and state[name].shape == value.shape}
+    own, theirs = (
+        {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+        for tensors in (model.state_dict(), state)
+    )
+    if backbone_only:
+        own = {name: value for name, value in own.items() if not name.startswith(HEAD)}
+    fits = {name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape}
     report = LoadReport(
         matched=tuple(sorted(fits)),
         missing=tuple(sorted(own.keys() - fits)),
-        unexpected=tuple(sorted(state.keys() - fits)),
+        unexpected=tuple(sorted(theirs.keys() - fits)),
+        reshaped=tuple(
+            f"{name} {tuple(theirs[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in sorted(own.keys() & theirs.keys() - fits)
+        ),
     )
-    if report.share < at_least:
+    if report.share < at_least or report.reshaped or any(name.startswith(HEAD) for name in report.missing):
+        shapes = f", of another shape: {_first(report.reshaped, shown=1)}" if report.reshaped else ""
         raise InputError(
-            f"{where} fits only {report.share:.0%} of the network ({len(report.missing)} tensors missing, first "
-            f"{report.missing[0]}): is it of another architecture?"
+            f"{where} has only {len(fits)} of the {len(own)} tensors of the network (missing: "
+            f"{_first(report.missing, shown=1)}{shapes}): build the network that the file was made for"
         )
-    model.load_state_dict({name: state[name] for name in fits}, strict=False)
+    model.load_state_dict({name: theirs[name] for name in fits}, strict=False)
     return report
 
 

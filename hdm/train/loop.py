@@ -15,11 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hdm.data.augment import Augmentation
-from hdm.data.coco import load_persons
+from hdm.data import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
 from hdm.losses import CrossEntropy, make_loss
-from hdm.models import SimpleBaseline, build_model
+from hdm.models import PoseNetwork, build_model
+from hdm.protocols import mpii_truth
 from hdm.records import RUNS, provenance, read_epochs, read_run, read_runs, write_run
 from hdm.train.checkpoint import load_checkpoint, save_checkpoint
 from hdm.train.config import TrainConfig
@@ -57,6 +58,8 @@ def train(
     cv2.setNumThreads(0)  # OpenCV's threads and torch's get in each other's way
     train_data = load_persons(config.data, "train").head(config.train_limit)
     val_data = load_persons(config.data, "val").head(config.val_limit)
+    if val_data.kind == "mpii":
+        mpii_truth(val_data)  # missing or damaged, it is told before the training, not after it
     key = config.key(train_data.sha256 + val_data.sha256)
     folder = Path(checkpoints) / profile / f"{config.loss}-{key}"
     if reuse and (found := _find_run(key, profile, runs)):
@@ -71,16 +74,19 @@ def train(
         pretrained=config.pretrained,
         head_channels=config.head_channels,
         backbone_stride=config.backbone_stride,
+        colour=config.colour,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss, warm_loss = (objective.to(device) for objective in _losses(config))
     optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=config.lr)
     train_crops = PersonCrops(
         train_data,
         config.input_size,
-        augmentation=Augmentation(config.rotation, config.scale, config.flip),
+        augmentation=Augmentation(config.rotation, config.scale, config.flip, config.half_body),
         seed=config.seed,
+        convention=config.convention,
+        margin=config.margin,
     )
-    val_crops = PersonCrops(val_data, config.input_size)
+    val_crops = PersonCrops(val_data, config.input_size, convention=config.convention)
     steps_per_epoch = max(1, len(train_crops) // config.batch_size)
     steps = steps_per_epoch * config.epochs
 
@@ -164,7 +170,7 @@ def train(
             "val_persons": len(val_data.persons),
             "train_sha256": train_data.sha256,
             "val_sha256": val_data.sha256,
-            "boxes": "ground truth",
+            "boxes": val_data.boxes,
         },
         "results": {
             **scores(validation, val_data, config),
@@ -179,7 +185,7 @@ def train(
     return Run(read_run(written), epochs, written, folder / "last.pt")
 
 
-def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
+def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
     """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode
     (and whose `joints`, where it has them, give the joints at once).
 
@@ -195,6 +201,7 @@ def trained_network(run: Run) -> tuple[SimpleBaseline, nn.Module]:
         joints=joints,
         head_channels=settings["head_channels"],
         backbone_stride=settings["backbone_stride"],
+        colour=settings.get("colour", "rgb"),
     )
     model.load_state_dict(saved["model"])
     loss = make_loss(settings["loss"], **settings["loss_settings"])

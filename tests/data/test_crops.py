@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hdm.data.augment import Augmentation, View
-from hdm.data.coco import Person, PersonData, load_persons
+from hdm.data import Person, PersonData, load_persons
 from hdm.data.crops import STRIDE, PersonCrops, crop_person, read_image
 from hdm.data.skeletons import COCO
 from hdm.errors import InputError

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hdm.data.coco import load_persons
+from hdm.data import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
 from hdm.losses import make_loss

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hdm.data.coco import Person, PersonData, load_persons
+from hdm.data import Person, PersonData, load_persons
 from hdm.data.crops import PersonCrops
 from hdm.data.skeletons import COCO
 from hdm.decode import decode
@@ -25,7 +25,7 @@ class Oracle(SimpleBaseline):
     pixels around it with bilinear weights; given as logits, so that a softmax returns the splat."""
 
     def __init__(self, crops: PersonCrops, offset: tuple[float, float] = (0.0, 0.0)) -> None:
-        super().__init__(nn.Identity(), 3, 17, head_channels=8)
+        super().__init__({"backbone": nn.Identity()}, 3, 17, head_channels=8)
         self.joints = torch.stack([crop.joints for crop in crops]) + torch.tensor(offset)
         self.seen = 0
 

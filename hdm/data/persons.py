@@ -1,0 +1,99 @@
+"""Persons of a data set: what every loader returns, and how annotation files are read and refused."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from hdm.data.skeletons import Skeleton
+from hdm.errors import InputError
+
+PARTS = ("train", "val")
+GROUND_TRUTH = "ground truth"
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person: where the picture is, the box, the joints in image pixels (visible 0: not labelled).
+
+    box: (x, y, width, height) in image pixels as COCO gives it; `hdm.pixels.box_affine` says what it covers.
+    score: of the detector that found the box, 1 for an annotated person.
+    """
+
+    annotation_id: int
+    image_id: int
+    image_path: Path
+    box: tuple[float, float, float, float]
+    joints: Float[ndarray, "K 2"]
+    visible: Float[ndarray, "K"]
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class PersonData:
+    """One part (train or val) of a data set: every person with a labelled joint, or every box of a detector.
+
+    source: what the user wrote, such as `coco:data/coco`.
+    skipped: persons left out, by reason.
+    sha256: of the annotation file.
+    images: image id -> file, of all pictures of the part.
+    boxes: where the boxes come from, `ground truth` or a detector's file: part of every result.
+    """
+
+    source: str
+    part: str
+    annotation_file: Path
+    skeleton: Skeleton
+    persons: tuple[Person, ...]
+    skipped: dict[str, int]
+    sha256: str
+    images: Mapping[int, Path] = field(default_factory=dict)
+    boxes: str = GROUND_TRUTH
+
+    @property
+    def kind(self) -> str:
+        """`coco`, `mpii` or `synthetic`."""
+        return self.source.partition(":")[0]
+
+    def head(self, count: int | None) -> "PersonData":
+        """The first `count` persons, or all for None."""
+        return self if count is None else replace(self, persons=self.persons[:count])
+
+
+def read_json(path: Path, what: str = "annotation file") -> tuple[Any, str]:
+    """What a JSON file holds, and the SHA-256 of its bytes. Raises InputError where it can't be read."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{what} {path} can't be read ({error.strerror}): check the data directory") from error
+    try:
+        return json.loads(raw), hashlib.sha256(raw).hexdigest()
+    except ValueError as error:
+        raise InputError(f"{what} {path} is not valid JSON ({error}): fetch or generate it again") from error
+
+
+def image_names(folder: Path, beside: Path) -> set[str]:
+    """The files in an image directory. Raises InputError where it is not there."""
+    if not folder.is_dir():
+        raise InputError(f"image directory {folder} is not there: it belongs beside {beside}")
+    return {entry.name for entry in folder.iterdir()}
+
+
+def check_image(path: Path, present: set[str], listed_in: Path) -> None:
+    """Raises InputError where a picture that an annotation file lists is not in its directory."""
+    if path.name not in present:
+        raise InputError(f"image {path} is missing: it is listed in {listed_in}; fetch or generate the data again")
+
+
+def numbers(entry: dict, key: str, where: str) -> Float[ndarray, "*n"]:
+    """A field as an array. Raises InputError where it is not made of numbers."""
+    try:
+        return np.asarray(entry[key], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} has a {key} that is not made of numbers: mend or drop it") from error

@@ -1,0 +1,43 @@
+"""What a network costs: parameters, and multiply-adds for one crop."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters: numbers that training changes. multiply_adds: for one crop, see `model_cost`."""
+
+    parameters: int
+    multiply_adds: int
+
+    def __str__(self) -> str:
+        return f"{self.parameters / 1e6:.1f} M parameters, {self.multiply_adds / 1e9:.3f} G multiply-adds"
+
+
+def model_cost(model: nn.Module, input_size: tuple[int, int]) -> Cost:
+    """Parameters of a network, and multiply-adds of one crop of `input_size` (rows, columns).
+
+    A convolution with c inputs and C outputs in g groups, a kernel of k pixels and p output pixels counts p k c C / g;
+    a transposed one counts its input pixels; a linear layer, or another product of matrices, counts every product.
+    Normalisation, activations, sums and resizing count nothing.
+
+    The "GFLOPs" in the README of the HRNet repository are multiply-adds too, but divided by 1024^3 and with transposed
+    convolutions counted by their output pixels, four times as much: it says 8.9 for SimpleBaseline with ResNet-50 at
+    256 x 192, where this counts 5.43e9.
+    The network is neither run nor changed: a copy without numbers (torch's meta device) stands in for it.
+    """
+    rows, columns = input_size
+    if rows < 1 or columns < 1:
+        raise InputError(f"input size {rows} x {columns} has no pixels: give (rows, columns)")
+    shell = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shell(torch.zeros(1, 3, rows, columns, device="meta"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2)

@@ -1,0 +1,132 @@
+"""The benchmarks' protocols: from predicted joints to the numbers that papers print, and to the files they score.
+
+COCO: OKS-AP over the pictures of the part, with persons rescored and suppressed as the official code does
+(HRNet, `COCODataset.evaluate`). MPII: PCKh at 0.5, at 0.1, and at the 0.11 that is widely printed as 0.1.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from hdm.data.persons import GROUND_TRUTH, PersonData
+from hdm.errors import InputError
+from hdm.evaluate import (
+    MpiiTruth,
+    coco_ap,
+    coco_results,
+    oks_nms_per_image,
+    pckh_table,
+    person_scores,
+    read_mpii_truth,
+    write_coco_results,
+    write_mpii_predictions,
+)
+from hdm.inference import Predictions
+from hdm.pixels import box_affine
+
+SCORES = ("joints", "max", "mass", "box")
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """How COCO's persons are ranked.
+
+    score: a person's score is the box score times the mean, over joints whose score is above `threshold`, of what the
+        decoder gives (`joints`), of the maps' largest values (`max`), or of the mass around these (`mass`); or it is
+        the `box` score alone.
+    threshold: 0.2 in the official code, made for maps that peak at 1. Maps that are distributions peak far below:
+        choose definition and threshold on training data, the same for all losses that are compared.
+    nms: similarity above which the lower of two persons is dropped (OKS-NMS); None keeps all.
+    """
+
+    score: str = "joints"
+    threshold: float = 0.2
+    nms: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise InputError(f"unknown score {self.score!r}: choose one of {', '.join(SCORES)}")
+
+
+def protocol_scores(
+    data: PersonData,
+    predictions: Predictions,
+    input_size: tuple[int, int],
+    convention: str = "half_pixel",
+    rescoring: Rescoring | None = None,
+) -> dict[str, float]:
+    """The scores of the data set's own protocol: AP to ARL (0 to 1) for COCO's layout, PCKh (percent) for MPII's."""
+    if data.kind == "mpii":
+        return mpii_scores(data, predictions.image_joints)
+    results = coco_entries(data, predictions, input_size, convention, rescoring or Rescoring())
+    # With ground-truth boxes only the pictures of these persons are looked at; a detector answers for every picture.
+    image_ids = sorted({person.image_id for person in data.persons}) if data.boxes == GROUND_TRUTH else None
+    return coco_ap(data.annotation_file, results, image_ids)
+
+
+def coco_entries(
+    data: PersonData,
+    predictions: Predictions,
+    input_size: tuple[int, int],
+    convention: str,
+    rescoring: Rescoring,
+) -> list[dict[str, Any]]:
+    """Predictions in COCO's result format, rescored and with near duplicates dropped."""
+    image_ids = np.array([person.image_id for person in data.persons])
+    box_scores = np.array([person.score for person in data.persons])
+    by_definition = {"max": predictions.peaks, "mass": predictions.masses}
+    joint_scores = by_definition.get(rescoring.score, predictions.scores).double().numpy()
+    definition = "box" if rescoring.score == "box" else "joints"
+    scores = person_scores(joint_scores, box_scores, rescoring.threshold, definition)
+    joints, kept = predictions.image_joints, np.arange(len(scores))
+    if rescoring.nms is not None:
+        areas = np.array([crop_area(person.box, input_size, convention) for person in data.persons])
+        sigmas = np.array(data.skeleton.sigmas)
+        kept = oks_nms_per_image(image_ids, joints, scores, areas, sigmas, rescoring.nms)
+    return coco_results(image_ids[kept].tolist(), joints[kept], joint_scores[kept], scores[kept])
+
+
+def crop_area(
+    box: tuple[float, float, float, float], input_size: tuple[int, int], convention: str
+) -> float:
+    """The area of the picture, in pixels, that a person's crop shows: what the official OKS-NMS takes for its size."""
+    zoom = np.linalg.det(box_affine(box, input_size, convention=convention)[:, :2])
+    return input_size[0] * input_size[1] / float(zoom)
+
+
+def mpii_scores(data: PersonData, image_joints: Float[ndarray, "N K 2"]) -> dict[str, float]:
+    """`PCKh@0.5`, `PCKh@0.1`, `PCKh@0.11`, and the first for each group of joints, in percent."""
+    table = pckh_table(image_joints, mpii_truth(data)).set_index("threshold")
+    groups = {f"PCKh@0.5 {name}": float(table.loc[0.5, name]) for name in table.columns if name != "Mean"}
+    return {f"PCKh@{threshold:g}": float(table.loc[threshold, "Mean"]) for threshold in table.index} | groups
+
+
+def mpii_truth(data: PersonData) -> MpiiTruth:
+    """What PCKh compares the persons of MPII's validation part with: `annot/gt_valid.mat`, beside the annotations.
+
+    Raises InputError where the file is not there, or the persons are not those of the validation part.
+    """
+    if data.part != "val":
+        raise InputError("PCKh is defined on MPII's validation part: gt_valid.mat has no other persons")
+    truth = read_mpii_truth(data.annotation_file.with_name("gt_valid.mat"))
+    return truth.subset(np.array([person.annotation_id for person in data.persons]))
+
+
+def write_predictions(
+    path: Path | str,
+    data: PersonData,
+    predictions: Predictions,
+    input_size: tuple[int, int],
+    convention: str = "half_pixel",
+    rescoring: Rescoring | None = None,
+) -> None:
+    """The file that the official evaluation takes: COCO's results as JSON, MPII's predictions as .mat."""
+    if data.kind == "mpii":
+        write_mpii_predictions(path, predictions.image_joints)
+    else:
+        write_coco_results(path, coco_entries(data, predictions, input_size, convention, rescoring or Rescoring()))
