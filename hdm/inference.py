@@ -44,6 +44,15 @@ class Predictions:
         return float(localisation_error(self.predicted, self.joints, self.visible))
 
 
+def choose_device(name: str) -> torch.device:
+    """`cpu`, `cuda` or, for `auto`, a GPU where there is one. Raises InputError for a GPU that is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no GPU: use auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 @torch.no_grad()
 def predict_crops(
     model: PoseNetwork,
@@ -90,7 +99,7 @@ def predict_crops(
             if flip_test:
                 mirrored = loss.maps(run(batch.image.flip(-1)))  # type: ignore[operator]
                 maps = (maps + unflip(mirrored, crops.data.skeleton.flip_order, crops.convention)) / 2
-            found, score = decode(maps, decoder)
+            found, score = decode(maps, decoder, sigma=getattr(loss, "sigma", 2.0))
             peak, mass = (joint_scores(maps, method) for method in ("max", "mass"))
         columns.append([value.cpu() for value in (found, score, peak, mass)] + [batch.joints, batch.visible])
         affines.append(batch.affine.numpy())

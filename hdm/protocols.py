@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -20,7 +19,7 @@ from hdm.evaluate import (
     coco_ap,
     coco_results,
     oks_nms_per_image,
-    pckh_table,
+    pckh,
     person_scores,
     read_mpii_truth,
     write_coco_results,
@@ -91,9 +90,7 @@ def coco_entries(
     return coco_results(image_ids[kept].tolist(), joints[kept], joint_scores[kept], scores[kept])
 
 
-def crop_area(
-    box: tuple[float, float, float, float], input_size: tuple[int, int], convention: str
-) -> float:
+def crop_area(box: tuple[float, float, float, float], input_size: tuple[int, int], convention: str) -> float:
     """The area of the picture, in pixels, that a person's crop shows: what the official OKS-NMS takes for its size."""
     zoom = np.linalg.det(box_affine(box, input_size, convention=convention)[:, :2])
     return input_size[0] * input_size[1] / float(zoom)
@@ -101,9 +98,10 @@ def crop_area(
 
 def mpii_scores(data: PersonData, image_joints: Float[ndarray, "N K 2"]) -> dict[str, float]:
     """`PCKh@0.5`, `PCKh@0.1`, `PCKh@0.11`, and the first for each group of joints, in percent."""
-    table = pckh_table(image_joints, mpii_truth(data)).set_index("threshold")
-    groups = {f"PCKh@0.5 {name}": float(table.loc[0.5, name]) for name in table.columns if name != "Mean"}
-    return {f"PCKh@{threshold:g}": float(table.loc[threshold, "Mean"]) for threshold in table.index} | groups
+    truth = mpii_truth(data)
+    at_half = pckh(image_joints, truth, 0.5)
+    means = {f"PCKh@{threshold}": pckh(image_joints, truth, threshold)["Mean"] for threshold in (0.5, 0.1, 0.11)}
+    return means | {f"PCKh@0.5 {name}": value for name, value in at_half.items() if name != "Mean"}
 
 
 def mpii_truth(data: PersonData) -> MpiiTruth:
@@ -114,7 +112,7 @@ def mpii_truth(data: PersonData) -> MpiiTruth:
     if data.part != "val":
         raise InputError("PCKh is defined on MPII's validation part: gt_valid.mat has no other persons")
     truth = read_mpii_truth(data.annotation_file.with_name("gt_valid.mat"))
-    return truth.subset(np.array([person.annotation_id for person in data.persons]))
+    return truth.take([person.annotation_id for person in data.persons])
 
 
 def write_predictions(

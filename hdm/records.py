@@ -198,8 +198,17 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
         "pixel error": runs["error_px"].round(2),
         "median": runs["median_error_px"].round(2),
         "PCK@0.1": runs["PCK@0.1"].round(3),
-        "OKS-AP": runs["AP"].round(3),
-        "AP75": runs["AP75"].round(3),
+        # COCO's layout has the first two, MPII's the others.
+        **{
+            label: runs[name].round(digits)
+            for name, label, digits in (
+                ("AP", "OKS-AP", 3),
+                ("AP75", "AP75", 3),
+                ("PCKh@0.5", "PCKh@0.5", 1),
+                ("PCKh@0.1", "PCKh@0.1", 1),
+            )
+            if name in runs
+        },
         "minutes": (runs["seconds"] / 60).round(1),
         "machine": [
             gpu if isinstance(gpu, str) else f"{cpu}, {cores} cores"  # pandas may put NaN for None

@@ -14,7 +14,7 @@ class Served:
     """A file and how it is served. Lists are used up, one entry for each answer.
 
     cuts: bytes after which the connection is closed. statuses: answers without a file. length: what Content-Length
-    says, if not the truth. rate: bytes per second.
+    says, if not the truth; stated: what Content-Range says, likewise. rate: bytes per second.
     """
 
     content: bytes
@@ -26,6 +26,7 @@ class Served:
     has_length: bool = True
     kind: str = "application/octet-stream"
     rate: float | None = None
+    stated: str | None = None
 
 
 class FileServer:
@@ -84,12 +85,13 @@ def _answer(handler: BaseHTTPRequestHandler, state: FileServer) -> None:
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
         if start >= len(served.content):
             handler.send_response(416)
-            handler.send_header("Content-Range", f"bytes */{len(served.content)}")
+            handler.send_header("Content-Range", served.stated or f"bytes */{len(served.content)}")
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
         handler.send_response(206)
-        handler.send_header("Content-Range", f"bytes {start}-{len(served.content) - 1}/{len(served.content)}")
+        end = len(served.content)
+        handler.send_header("Content-Range", served.stated or f"bytes {start}-{end - 1}/{end}")
     else:
         handler.send_response(200)
     body = served.content[start:]

@@ -87,7 +87,7 @@ def test_bilinear_map_one_pixel_wide_is_inverted(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "sigma"), [("dark", 2), ("dark", 3), ("udp", 1), ("udp", 2), ("udp", 3)])
 def test_taylor_steps_invert_a_gaussian_inside_the_map(method: str, sigma: float) -> None:
-    # One pixel in 2500 is what they promise in float32; the issue is the blur, which is cut off.
+    # What is left comes from the blur: it is cut off, so that a blurred Gaussian is not quite one.
     joints = random_joints(64, 48, margin=3 * sigma + 2)
     assert error(joints, (64, 48), method, sigma).max() < 0.001
 
@@ -108,7 +108,7 @@ def test_dark_of_a_narrow_gaussian_leaves_a_hundredth_of_a_pixel() -> None:
 
 
 def test_taylor_steps_are_worse_at_the_border() -> None:
-    # Both blurs make up what lies beyond; the error grows to a pixel, of which the docstrings warn.
+    # Both blurs make up what lies beyond the map.
     joints = random_joints(64, 48)
     joints[..., 0] = joints[..., 0] % 2
     assert error(joints, (64, 48), "dark", 2).max() > 0.3
@@ -131,16 +131,16 @@ def test_rounded_gaussian_leaves_half_a_pixel(method: str) -> None:
 
 
 def test_table_of_round_trips() -> None:
-    table = round_trip_errors((32, 24), (1, 2), count=400, seed=3)
+    table = round_trip_errors((32, 24), (1, 2), count=100, seed=3)
     assert list(table) == ["method", "encoder", "sigma", "where", "joints", "mean", "median", "max"]
     assert set(table["method"]) == set(DECODERS)
     assert len(table) == 8 * 2 * 2
     assert not table.duplicated(["method", "encoder", "sigma", "where"]).any()
-    assert (table.groupby(["method", "encoder", "sigma"])["joints"].sum() == 400).all()
+    assert (table.groupby(["method", "encoder", "sigma"])["joints"].sum() == 100).all()
     assert (table["mean"] <= table["max"]).all()
     assert (table["median"] <= table["max"]).all()
-    assert table.equals(round_trip_errors((32, 24), (1, 2), count=400, seed=3))
-    assert not table.equals(round_trip_errors((32, 24), (1, 2), count=400, seed=4))
+    assert table.equals(round_trip_errors((32, 24), (1, 2), count=100, seed=3))
+    assert not table.equals(round_trip_errors((32, 24), (1, 2), count=100, seed=4))
 
 
 def test_known_values_in_the_table() -> None:

@@ -275,7 +275,9 @@ def test_a_mirrored_crops_maps_come_back_to_their_place(convention: str, left_ov
 
     def network(joints: torch.Tensor) -> torch.Tensor:
         place = crop_to_heatmap(joints, **where)[0]
-        return torch.stack([torch.from_numpy(blob(rows // 4, columns // 4, (float(x), float(y)), 2.0)) for x, y in place])
+        return torch.stack(
+            [torch.from_numpy(blob(rows // 4, columns // 4, (float(x), float(y)), 2.0)) for x, y in place]
+        )
 
     mirrored = crop.clone()
     mirrored[..., 0] = columns - 1 - mirrored[..., 0]

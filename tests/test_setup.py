@@ -102,6 +102,7 @@ MAY_IMPORT = {
     "protocols": {"errors", "pixels", "data", "evaluate", "inference"},
     "published": {"errors", "project"},
     "export": LOWER | {"train"},
+    "assess": LOWER | {"train", "published"},
     "study": LOWER | {"train", "project"},
     "bench": LOWER | {"train"},
     "project": {"errors"},

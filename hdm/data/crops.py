@@ -78,9 +78,7 @@ class PersonCrops(Dataset):
 
     def _crop(self, image: UInt8[ndarray, "rows columns 3"], person: Person, view: View) -> Crop:
         order = self.data.skeleton.flip_order
-        return crop_person(
-            image, person, self.input_size, view, order, convention=self.convention, margin=self.margin
-        )
+        return crop_person(image, person, self.input_size, view, order, convention=self.convention, margin=self.margin)
 
 
 def crop_person(

@@ -42,7 +42,9 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
         if score.shape != () or not np.isfinite(score):
             raise InputError(f"{where} has the score {entry['score']}: give a finite number")
         if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
-            raise InputError(f"{where} is {entry['bbox']}, which has no area: give x, y, width > 0, height > 0 in pixels")
+            raise InputError(
+                f"{where} is {entry['bbox']}, which has no area: give x, y, width > 0, height > 0 in pixels"
+            )
         if entry["image_id"] not in data.images:
             raise InputError(
                 f"{where} belongs to image id {entry['image_id']!r}, which {data.annotation_file} does not list: "
@@ -58,5 +60,7 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
             image_id = entry["image_id"]
             persons.append(Person(number, image_id, data.images[image_id], area, joints, visible, float(score)))
     if not persons:
-        raise InputError(f"box file {path} holds no person with a score of {least_score} or more: lower the least score")
+        raise InputError(
+            f"box file {path} holds no person with a score of {least_score} or more: lower the least score"
+        )
     return replace(data, persons=tuple(persons), skipped=skipped, boxes=path.name)

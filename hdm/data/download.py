@@ -42,14 +42,15 @@ def download(
 
     A dropped or silent connection (`timeout_s` without a byte), an early end and a status of 500 or above are tried
     again after `wait_s`, twice that and so on, until five attempts in a row bring nothing. size: bytes expected, where
-    known. page: what to open in a browser where the server sends a web page in the file's place.
+    known; a server that tells no length either is believed at its end. page: what to open in a browser where the server
+    sends a web page in the file's place.
 
     Raises InputError where the server refuses, sends a web page or another size, or where the file can't be written.
     """
     part = _Part(target, progress)
     failures, farthest = 0, part.size
     with (
-        part.file,
+        part,
         tqdm(total=size, initial=part.size, desc=target.name, unit="B", unit_scale=True, disable=not progress) as bar,
     ):
         while True:
@@ -84,12 +85,20 @@ class _Part:
         self.version_path = target.with_name(f"{target.name}.part.version")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered, so that a kill loses nothing that has arrived; closed by `download`.
+            # Unbuffered, so that a kill loses nothing that has arrived; closed on leaving.
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
             self.digest, self.size = hash_file(self.path, progress=progress and self.file.tell() > 0)
             self.version = self.version_path.read_text(encoding="latin-1") if self.version_path.exists() else None
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def __enter__(self) -> "_Part":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.file.close()
+        if kind is not None and not self.size:
+            self.path.unlink(missing_ok=True)  # nothing has arrived, so nothing is left
 
     def append(self, chunk: bytes) -> None:
         try:

@@ -34,7 +34,7 @@ from hdm.errors import InputError
 
 @dataclass(frozen=True)
 class FetchReport:
-    """What `fetch` found and did, by the names of the manifest. by_hand: what the user must do, a sentence for each."""
+    """What `fetch` found and did, by the names of the manifest. by_hand: what the user must do, a sentence a page."""
 
     directory: Path
     there: tuple[str, ...]
@@ -63,8 +63,8 @@ def fetch(
 ) -> FetchReport:
     """Gets `coco`, `mpii` or `weights` into a directory, in the official layout.
 
-    only: names of the manifest, or patterns such as `pose_*`, for a part of it. keep_archives: don't delete an archive
-    after unpacking. A file that its publisher only shows in a browser is not downloaded: the report says what to do.
+    only: names of the manifest, or patterns such as `pose_*`, for a part of it. keep_archives: don't delete what was
+    downloaded after unpacking it; an archive that was there before is kept in any case. A file that its publisher only shows in a browser is not downloaded: the report says what to do.
 
     One file that can't be had does not keep the others back; then InputError is raised at the end, with a clause for
     each. It is raised at once where something is misspelt, the record of earlier downloads is damaged, or the disk is
@@ -75,12 +75,11 @@ def fetch(
     assets = _chosen(what, only, manifest)
     record = read_record(directory)
     _check_space(assets, directory, record, keep_archives)
-    done: dict[str, list[str]] = {"there": [], "fetched": [], "by hand": []}
+    done: dict[str, list[Asset]] = {"there": [], "fetched": [], "by hand": []}
     failed: list[str] = []
     for asset in assets:
         try:
-            state = _fetch_one(asset, directory, record, keep_archives, progress)
-            done[state].append(_what_to_do(asset, directory) if state == "by hand" else asset.name)
+            done[_fetch_one(asset, directory, record, keep_archives, progress)].append(asset)
         except InputError as error:
             failed.append(str(error))
         except KeyboardInterrupt:
@@ -89,7 +88,8 @@ def fetch(
             ) from None
     if failed:
         raise InputError("; and ".join(failed))
-    return FetchReport(directory, tuple(done["there"]), tuple(done["fetched"]), tuple(done["by hand"]))
+    there, fetched = (tuple(asset.name for asset in done[state]) for state in ("there", "fetched"))
+    return FetchReport(directory, there, fetched, _what_to_do(done["by hand"], directory))
 
 
 def _chosen(what: str, only: Sequence[str] | None, manifest: Path) -> list[Asset]:
@@ -139,13 +139,14 @@ def _fetch_one(asset: Asset, directory: Path, record: Record, keep_archives: boo
         state, arrived = "fetched", part_of(target)
     _accept(asset, arrived, target, sha256, record)
     counts: dict[str, int] = {}
+    downloaded = state == "fetched"
     if asset.unpacks:
         counts = unpack(target, directory, asset.unpacks, progress=progress)
         state = "fetched"
     # After unpacking, which finds an archive that is damaged: its hash must not bind the next download.
     if asset.name not in record or counts:
         _note(asset, target, sha256, counts, directory, record)
-    if asset.unpacks and not keep_archives:
+    if asset.unpacks and downloaded and not keep_archives:  # an archive that was there before is the user's
         target.unlink()
     return state
 
@@ -176,8 +177,12 @@ def _note(asset: Asset, target: Path, sha256: str, counts: dict[str, int], direc
     write_record(directory, record)
 
 
-def _what_to_do(asset: Asset, directory: Path) -> str:
-    return (
-        f"{asset.name}: to be had by hand: open {asset.page} ({asset.by_hand}) in a browser and save the file as "
-        f"{directory / asset.name}"
+def _what_to_do(assets: list[Asset], directory: Path) -> tuple[str, ...]:
+    """A sentence for each page, with the files to save from there."""
+    names: dict[tuple[str | None, str | None], list[str]] = {}
+    for asset in assets:
+        names.setdefault((asset.page, asset.by_hand), []).append(asset.name)
+    return tuple(
+        f"by hand: open {page} ({which}) in a browser and save in {directory}: {', '.join(files)}"
+        for (page, which), files in names.items()
     )

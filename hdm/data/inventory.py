@@ -229,7 +229,7 @@ def _to_come(asset: Asset, directory: Path) -> Item:
     if part.exists():
         detail = f"stopped at {_size(part)} of about {readable(asset.bytes)}: fetch again to go on"
     else:
-        detail = f"not there ({'hdm fetch gets it' if asset.url else 'by hand: ' + str(asset.page)})"
+        detail = f"not there ({'hdm fetch gets it' if asset.url else 'to be had by hand: hdm fetch says where'})"
     return Item(asset.name, "missing", detail, asset.optional)
 
 

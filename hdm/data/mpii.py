@@ -20,6 +20,7 @@ from hdm.pixels import centred_box
 
 FILES = {"train": "train.json", "val": "valid.json"}
 SCALE_UNIT = 200  # image pixels per unit of an annotation's scale
+BOXES = "given centre and scale"
 SHIFT_DOWN = 15  # image pixels per unit of scale
 FIELDS = ("image", "center", "scale", "joints", "joints_vis")
 
@@ -51,7 +52,7 @@ def load_mpii(source: str, root: Path, part: str, *, check_images: bool = True) 
         joints, visible = _joints(entry, where)
         persons.append(Person(number, image_id, folder / name, _box(entry, where), joints, visible))
     images = {image_id: folder / name for name, image_id in image_ids.items()}
-    return PersonData(source, part, annotation_file, MPII, tuple(persons), {}, sha256, images)
+    return PersonData(source, part, annotation_file, MPII, tuple(persons), {}, sha256, images, boxes=BOXES)
 
 
 def _joints(entry: dict, where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,8 @@ class PersonData:
     skipped: persons left out, by reason.
     sha256: of the annotation file.
     images: image id -> file, of all pictures of the part.
-    boxes: where the boxes come from, `ground truth` or a detector's file: part of every result.
+    boxes: where the boxes come from, `ground truth`, a detector's file or, for MPII, `given centre and scale`: part of
+        every result.
     """
 
     source: str

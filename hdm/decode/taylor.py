@@ -86,7 +86,7 @@ def _newton_step(
 ) -> Float[Tensor, "B K 2"]:
     """-Hess^-1 grad of h; 0 elsewhere than `where`, where the step is not finite, and where the Hessian is singular.
 
-    Singular up to rounding, that is: on a ridge the official codes step by 10^15 pixels or not at all, as it happens.
+    Singular up to rounding: on a ridge, rounding decides whether the official rule steps by 10^15 pixels or not at all.
     """
     determinant = dxx * dyy - dxy.square()
     # An entry's error: h is a logarithm, so that its own error is the relative one of the blur plus its rounding.

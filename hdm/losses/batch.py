@@ -15,7 +15,8 @@ def check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor, *, margin: fl
 
     Raises InputError for shapes that do not match, heatmaps that are not finite, weights that are none, a batch without
     a visible joint, and a visible joint that is nowhere or more than half a pixel (and `margin`) outside of the
-    outermost pixel centres. Under torch.compile and torch.func, where values cannot be looked at, only shapes are checked.
+    outermost pixel centres. Under torch.compile and torch.func, where values cannot be looked at, only shapes are
+    checked.
     """
     if heatmaps.ndim != 4 or joints.shape != (*heatmaps.shape[:2], 2) or visible.shape != heatmaps.shape[:2]:
         raise InputError(

@@ -1,8 +1,7 @@
 """Losses that regress a heatmap pixel by pixel to a Gaussian of peak 1, the field's standard.
 
 They have in common z the raw map, which is also what a decoder reads; G the target, `sigma` wide in heatmap pixels and
-`rounded` to the nearest pixel or not (`hdm.losses.targets.gaussian`); and the joint's weight w = `visible`. A visible
-joint may lie outside of the map, up to 3 sigma from its border: the official code trains on what is seen of its patch.
+`rounded` to the nearest pixel or not (`hdm.losses.targets.gaussian`); and the joint's weight w = `visible`.
 """
 
 from collections.abc import Sequence
@@ -27,16 +26,28 @@ class GaussianMSE(nn.Module):
     divide_by: what the mean is over, the `visible` joints (sum(w l) / sum(w)) or `all` of them (sum(w l) / (B K)), as
     in those repositories, where a batch with few visible joints counts less. There w enters squared, which is the same
     for 0 and 1.
+    margin: how far outside of the map, in its pixels, a visible joint may lie. The official code trains on what is seen
+    of a joint's patch, 3 sigma wide, where the joint itself is outside: give 3 sigma for that. (It also counts, as an
+    empty map, a joint whose patch misses the left or upper border by up to two pixels; here that joint is not visible.)
     """
 
     def __init__(
-        self, sigma: float = 2.0, *, rounded: bool = True, divide_by: str = "visible", reduction: str = "mean"
+        self,
+        sigma: float = 2.0,
+        *,
+        rounded: bool = True,
+        divide_by: str = "visible",
+        margin: float = 0.0,
+        reduction: str = "mean",
     ) -> None:
         super().__init__()
         check_choice("divide_by", divide_by, ("visible", "all"))
         check_choice("reduction", reduction, REDUCTIONS)
         check_positive(sigma=sigma)
+        if not margin >= 0:
+            raise InputError(f"margin {margin} must be 0 or more heatmap pixels")
         self.sigma, self.rounded, self.divide_by, self.reduction = sigma, rounded, divide_by, reduction
+        self.margin = margin
 
     def maps(self, heatmaps: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
         """The network's output itself."""
@@ -49,7 +60,7 @@ class GaussianMSE(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
+        joints = check_batch(heatmaps, joints, visible, margin=self.margin)
         error = half_squared_error(self.maps(heatmaps), self.target(joints, heatmaps.shape[-2:]))
         if self.divide_by == "all" and self.reduction == "mean":
             return (error * visible).mean()
@@ -81,7 +92,7 @@ class OHKM(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
+        joints = check_batch(heatmaps, joints, visible)
         target = gaussian(joints, heatmaps.shape[-2:], self.sigma, rounded=self.rounded)
         values = visible * half_squared_error(self.maps(heatmaps), target)
         count = min(self.topk, values.shape[1])
@@ -133,7 +144,7 @@ class AdaptiveWing(nn.Module):
     def forward(
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
-        joints = check_batch(heatmaps, joints, visible, margin=3 * self.sigma)
+        joints = check_batch(heatmaps, joints, visible)
         target = gaussian(joints, heatmaps.shape[-2:], self.sigma, rounded=self.rounded)
         difference = (self.maps(heatmaps) - target).abs()
         power = self.alpha - target

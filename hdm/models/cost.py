@@ -29,8 +29,8 @@ def model_cost(model: nn.Module, input_size: tuple[int, int]) -> Cost:
     Normalisation, activations, sums and resizing count nothing.
 
     The "GFLOPs" in the README of the HRNet repository are multiply-adds too, but divided by 1024^3 and with transposed
-    convolutions counted by their output pixels, four times as much: it says 8.9 for SimpleBaseline with ResNet-50 at
-    256 x 192, where this counts 5.43e9.
+    convolutions counted by their output pixels, four times as much: it says 12.4 for SimpleBaseline with ResNet-101 at
+    256 x 192, where this counts 9.06e9.
     The network is neither run nor changed: a copy without numbers (torch's meta device) stands in for it.
     """
     rows, columns = input_size

@@ -50,7 +50,13 @@ def _first(names: tuple[str, ...], shown: int = 3) -> str:
 
 
 def load_matching(
-    model: nn.Module, state: dict[str, Tensor], where: str, at_least: float = 0.99, *, backbone_only: bool = False
+    model: nn.Module,
+    state: dict[str, Tensor],
+    where: str,
+    at_least: float = 0.99,
+    *,
+    used_at_least: float = 0.0,
+    backbone_only: bool = False,
 ) -> LoadReport:
     """Copies every tensor of `state` whose name and shape the model has.
 
@@ -58,6 +64,8 @@ def load_matching(
     Raises InputError, nothing copied, where less than `at_least` of the model's tensors are found: a backbone that is
     silently random costs more accuracy than most losses differ by. A head is only a hundredth of the tensors, so it
     must be found whole; and a tensor of the right name and another shape means another model, however many match.
+    used_at_least: the share of the file's tensors that the model must take, of those in modules that it has (`layer3`,
+    `stage4`, ...). The file of ResNet-101 holds every tensor that ResNet-50 asks for, and as many again.
     """
     own, theirs = (
         {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
@@ -80,6 +88,13 @@ def load_matching(
         raise InputError(
             f"{where} has only {len(fits)} of the {len(own)} tensors of the network (missing: "
             f"{_first(report.missing, shown=1)}{shapes}): build the network that the file was made for"
+        )
+    modules = {name.split(".")[0] for name in own}
+    offered = sum(name.split(".")[0] in modules for name in theirs)
+    if len(fits) < used_at_least * offered:
+        raise InputError(
+            f"{where} is of a larger network than this one, which uses only {len(fits)} of the file's {offered} "
+            "tensors in the same modules: build the network that the file was made for"
         )
     model.load_state_dict({name: theirs[name] for name in fits}, strict=False)
     return report

@@ -30,7 +30,7 @@ def _is_list(value: Any) -> bool:
 
 # Settings that records of the first version do not have.
 LATER_SETTINGS = (
-    *("colour", "convention", "margin", "half_body"),
+    *("colour", "convention", "half_body"),
     *("flip_test", "score", "score_threshold", "nms"),
 )
 # What a setting of each type may hold.
@@ -59,8 +59,6 @@ class TrainConfig:
     train_limit, val_limit: only the first so many persons.
     model, pretrained, head_channels, backbone_stride, colour: see `hdm.models.build_model`.
     input_size: (rows, columns) of the crop in pixels, multiples of 32. convention: of pixels, see `hdm.pixels`.
-    margin: how far outside of the heatmap, in its pixels, a joint still counts in training. The official Gaussian
-        target counts it while its patch, 3 sigma wide, touches the map; distributions need it on the map, 0.
     loss, loss_settings: see `hdm.losses.make_loss`.
     warm_start: share of the steps, from the first, that minimise cross-entropy on the `subpixel` demanders instead.
     decoder: see `hdm.decode.decode`; a loss that reads the joints itself (`simcc`, `rle`) makes no use of it.
@@ -83,7 +81,6 @@ class TrainConfig:
     colour: str = "rgb"
     input_size: tuple[int, int] = (256, 192)
     convention: str = "half_pixel"
-    margin: float = 0.0
     loss: str = "hdm"
     loss_settings: dict[str, Any] = field(default_factory=dict)
     warm_start: float = 0.0
@@ -123,7 +120,6 @@ class TrainConfig:
             (self.colour in COLOURS, f"unknown colour {self.colour!r}: choose one of {', '.join(COLOURS)}"),
             (self.score in SCORES, f"unknown score {self.score!r}: choose one of {', '.join(SCORES)}"),
             (self.nms is None or 0 < self.nms <= 1, f"nms {self.nms} must be above 0 and at most 1, or nothing"),
-            (self.margin >= 0, f"margin {self.margin} must be 0 or more heatmap pixels"),
             (self.schedule in ("cosine", "step"), f"unknown schedule {self.schedule!r}: choose cosine or step"),
             (self.device in ("auto", "cpu", "cuda"), f"unknown device {self.device!r}: choose auto, cpu or cuda"),
             (all(0 <= drop <= 1 for drop in self.drops),

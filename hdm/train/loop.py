@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hdm.data.augment import Augmentation
 from hdm.data import load_persons
+from hdm.data.augment import Augmentation
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
+from hdm.inference import choose_device
 from hdm.losses import CrossEntropy, make_loss
 from hdm.models import PoseNetwork, build_model
 from hdm.protocols import mpii_truth
@@ -66,7 +67,7 @@ def train(
         log(f"{config.loss}: record {found.name} of these settings is there; not trained again")
         return Run(read_run(found), read_epochs(found), found, folder / "last.pt")
 
-    device = _device(config)
+    device = choose_device(config.device)
     torch.manual_seed(config.seed)
     model = build_model(
         config.model,
@@ -77,14 +78,14 @@ def train(
         colour=config.colour,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss, warm_loss = (objective.to(device) for objective in _losses(config))
-    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=config.lr)
+    optimizer = make_optimizer(model, loss, config)
     train_crops = PersonCrops(
         train_data,
         config.input_size,
         augmentation=Augmentation(config.rotation, config.scale, config.flip, config.half_body),
         seed=config.seed,
         convention=config.convention,
-        margin=config.margin,
+        margin=getattr(loss, "margin", 0.0),  # only a loss that draws targets can make use of joints outside
     )
     val_crops = PersonCrops(val_data, config.input_size, convention=config.convention)
     steps_per_epoch = max(1, len(train_crops) // config.batch_size)
@@ -185,6 +186,13 @@ def train(
     return Run(read_run(written), epochs, written, folder / "last.pt")
 
 
+def finished_run(folder: Path | str, checkpoints: Path | str = CHECKPOINTS) -> Run:
+    """The run whose record is in `folder`. Raises InputError where the record can't be read."""
+    record = read_run(folder)
+    weights = Path(checkpoints) / record["profile"] / f"{record['settings']['loss']}-{record['key']}" / "last.pt"
+    return Run(record, read_epochs(folder), Path(folder), weights)
+
+
 def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
     """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode
     (and whose `joints`, where it has them, give the joints at once).
@@ -207,6 +215,12 @@ def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
     loss = make_loss(settings["loss"], **settings["loss_settings"])
     loss.load_state_dict(saved.get("loss", {}))
     return model.eval(), loss.eval()
+
+
+def make_optimizer(model: nn.Module, loss: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+    """Adam over all parameters of the network and of the loss, in one group and without weight decay: the official
+    recipes' files ask for 1e-4, but their `get_optimizer` passes it to SGD alone."""
+    return torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=config.lr)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -242,12 +256,6 @@ def _find_run(key: str, profile: str, runs: Path | str) -> Path | None:
     table = read_runs(runs, profile)
     same = table[table["key"] == key] if len(table) else table
     return Path(same["folder"].iloc[-1]) if len(same) else None
-
-
-def _device(config: TrainConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("setting device is cuda, but torch sees no GPU: use auto or cpu")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _now() -> str:

@@ -59,9 +59,7 @@ def mean_pose_error_px(train_data: PersonData, val_data: PersonData, config: Tra
 
     def crop_joints(data: PersonData) -> tuple[Tensor, Tensor]:
         affines = [box_affine(person.box, config.input_size, convention=config.convention) for person in data.persons]
-        points = [
-            apply_affine(affine, person.joints) for affine, person in zip(affines, data.persons, strict=True)
-        ]
+        points = [apply_affine(affine, person.joints) for affine, person in zip(affines, data.persons, strict=True)]
         visible = [
             person.visible * inside(crop, columns, rows) for person, crop in zip(data.persons, points, strict=True)
         ]

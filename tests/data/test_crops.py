@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hdm.data.augment import Augmentation, View
 from hdm.data import Person, PersonData, load_persons
+from hdm.data.augment import Augmentation, View
 from hdm.data.crops import STRIDE, PersonCrops, crop_person, read_image
 from hdm.data.skeletons import COCO
 from hdm.errors import InputError

@@ -29,12 +29,10 @@ def box(data: PersonData, number: int = 0, **other) -> dict:
 
 
 def test_boxes_take_the_place_of_persons(data: PersonData, tmp_path: Path) -> None:
+    first, second = list(data.images)[:2]
     path = boxes_file(tmp_path, box(data, 1), box(data, 0, score=0.1, bbox=[0, 0, 5, 5]))
     found = with_detections(data, path)
-    assert [(person.image_id, person.score) for person in found.persons] == [
-        (list(data.images)[1], 0.75),
-        (list(data.images)[0], 0.1),
-    ]
+    assert [(person.image_id, person.score) for person in found.persons] == [(second, 0.75), (first, 0.1)]
     assert found.persons[0].image_path == data.images[found.persons[0].image_id]
     assert not any(person.visible.any() for person in found.persons)
     assert found.boxes == "boxes.json" and data.boxes == "ground truth"

@@ -79,6 +79,16 @@ def test_a_part_longer_than_the_file_is_begun_anew(server: FileServer, target: P
     assert server.ranges == [f"bytes={len(CONTENT) + 4}-", None]
 
 
+@pytest.mark.parametrize("there, stated", [(300_000, "bytes 0-699999/700000"), (len(CONTENT), "nonsense")])
+def test_a_server_that_sends_another_part(server: FileServer, target: Path, there: int, stated: str) -> None:
+    """Or says of a part that it is complete without a word of the length: all is begun anew."""
+    server.serve("file", CONTENT, stated=stated)
+    target.parent.mkdir()
+    part_of(target).write_bytes(CONTENT[:there])
+    assert get(server, target) == SHA256
+    assert server.ranges == [f"bytes={there}-", None]
+
+
 def test_a_server_without_ranges_sends_everything_again(server: FileServer, target: Path) -> None:
     server.serve("file", CONTENT, ranges=False)
     target.parent.mkdir()
@@ -160,6 +170,7 @@ def test_a_file_that_is_gone(server: FileServer, target: Path) -> None:
     ):
         get(server, target)
     assert len(server.asked) == 1
+    assert not list(target.parent.iterdir())
 
 
 PAGE = b"\n<!DOCTYPE html><html><title>Quota exceeded</title></html>"

@@ -62,7 +62,7 @@ def test_persons_of_one_picture_share_its_id_and_keep_the_order_of_the_file(fold
     assert [p.annotation_id for p in data.persons] == [0, 1, 2]
     assert [p.image_id for p in data.persons] == [0, 1, 0]
     assert data.images == {0: folder / "images" / "b.jpg", 1: folder / "images" / "a.jpg"}
-    assert (data.kind, data.boxes, data.skeleton) == ("mpii", "ground truth", MPII)
+    assert (data.kind, data.boxes, data.skeleton) == ("mpii", "given centre and scale", MPII)
     crop = PersonCrops(data, (64, 64))[1]
     assert crop.image.shape == (3, 64, 64) and crop.joints.shape == (16, 2)
 

@@ -9,6 +9,9 @@ import torch
 from hdm.errors import InputError
 from hdm.models import HRNet, PoseNetwork, SimpleBaseline, build_model
 
+# Many small layers: threads that wait for each other cost more than they bring.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OFFICIAL = ["resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48"]
 
 

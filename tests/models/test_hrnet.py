@@ -13,6 +13,9 @@ from hdm.models.hrnet import Exchange
 
 timm = pytest.importorskip("timm")
 
+# Many small layers: threads that wait for each other cost more than they bring.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Heatmaps of the drawn networks at the places in `PLACES`.
 GOLDEN = {
     "hrnet_w32": (-7.0783778565, -6.97501760126, 7.54487105509, -3.99045835504),

@@ -98,7 +98,8 @@ def test_the_imagenet_file_of_hrnet_fills_the_backbone(tmp_path: Path, name: str
     """timm's network has the official classifier's tensors, `final_layer` among them, which is another than ours."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
-        state = numbered(timm.create_model(name))
+        classifier = timm.create_model(name)
+    state = numbered(classifier)
     state |= {"final_layer.weight": torch.ones(17, 32, 1, 1), "final_layer.bias": torch.ones(17)}  # a trap
     torch.save(state, tmp_path / file)
     model = build_model(name, pretrained=True, weights_directory=tmp_path)
@@ -125,8 +126,8 @@ def test_an_imagenet_file_is_no_pose_checkpoint(tmp_path: Path) -> None:
     """HRNet's has all of a pose network's tensors but two of 1462; its head would stay random."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
-        state = numbered(timm.create_model("hrnet_w32"))
-    torch.save(state, tmp_path / "hrnet_w32-36af842e.pth")
+        classifier = timm.create_model("hrnet_w32")
+    torch.save(numbered(classifier), tmp_path / "hrnet_w32-36af842e.pth")
     with pytest.raises(InputError, match=r"has only 1460 of the 1462 tensors .*final_layer.bias"):
         load_official(shell("hrnet_w32"), tmp_path / "hrnet_w32-36af842e.pth")
 
@@ -141,16 +142,39 @@ def test_a_damaged_imagenet_file_is_refused_where_the_model_is_built(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("hrnet_w32", "hrnet_w48"), ("hrnet_w48", "resnet50"), ("resnet50", "resnet101")]
+    ("name", "other", "words"),
+    [
+        ("hrnet_w32", "hrnet_w48", "of another shape"),
+        ("hrnet_w48", "resnet50", "missing"),
+        ("resnet101", "resnet50", "missing"),
+        # It has all that ResNet-50 asks for, and as much again.
+        ("resnet50", "resnet101", "uses only 282 of the file's 537 tensors"),
+    ],
 )
-def test_the_file_of_another_network(tmp_path: Path, name: str, other: str) -> None:
+def test_the_file_of_another_network(tmp_path: Path, name: str, other: str, words: str) -> None:
     torch.save(numbered(shell(other)), tmp_path / "other.pth")
-    with torch.device("cpu"):
-        model = shell(name)
-    expected = {"hrnet_w32": "of another shape", "hrnet_w48": "missing", "resnet50": "missing|of another shape"}
-    with pytest.raises(InputError, match=expected[name]) as refusal:
-        load_official(model, tmp_path / "other.pth")
-    assert f"of the {len(weights(model))} tensors of the network" in str(refusal.value)
+    with pytest.raises(InputError, match=f"{words}.*build the network that the file was made for"):
+        load_official(shell(name), tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("resnet50", "resnet101"), ("resnet101", "resnet152"), ("resnet18", "resnet34")]
+)
+def test_the_imagenet_file_of_a_deeper_resnet(tmp_path: Path, name: str, other: str) -> None:
+    with torch.device("meta"):
+        classifier = getattr(torchvision.models, other)()
+    torch.save(numbered(classifier), tmp_path / "deeper.pth")
+    with pytest.raises(InputError, match="uses only .* of the file's"):
+        load_imagenet_file(shell(name), tmp_path / "deeper.pth")
+
+
+def test_a_backbone_without_its_last_stages_takes_the_first_ones(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        classifier = torchvision.models.resnet18()
+    torch.save(numbered(classifier), tmp_path / "whole.pth")
+    report = load_imagenet_file(small(), tmp_path / "whole.pth")
+    assert report.share == 1
+    assert {name.split(".")[0] for name in report.unexpected} == {"layer3", "layer4", "fc"}
 
 
 def test_another_number_of_joints(tmp_path: Path, unchanged: nn.Module) -> None:

@@ -12,6 +12,9 @@ from torch import nn
 from hdm.models import build_model
 from hdm.models.network import HEAD
 
+# Many small layers: threads that wait for each other cost more than they bring.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Heatmaps of the drawn networks at the places in `PLACES`.
 GOLDEN = {
     "resnet18": (-0.192698644957, -0.440892025182, 0.523490179267, -0.366508791076),

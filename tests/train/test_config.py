@@ -167,7 +167,7 @@ def test_every_other_setting_and_the_data_are_in_the_key() -> None:
         {"batch_size": 31}, {"lr": 1e-4},
         {"schedule": "step"}, {"drops": (0.5,)}, {"warm_up": 0.0}, {"rotation": 30.0}, {"scale": 0.25}, {"flip": 0.0},
         {"seed": 1}, {"train_limit": 5}, {"val_limit": 5}, {"amp": True},
-        {"colour": "bgr"}, {"convention": "udp"}, {"margin": 6.0}, {"half_body": 0.3}, {"flip_test": True},
+        {"colour": "bgr"}, {"convention": "udp"}, {"half_body": 0.3}, {"flip_test": True},
         {"score": "mass"}, {"score_threshold": 0.2}, {"nms": 0.9},
     ]  # fmt: skip
     config = TrainConfig(DATA)

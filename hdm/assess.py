@@ -1,0 +1,155 @@
+"""A trained network on a benchmark: weights and a data set in, the table that a paper would print out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from hdm.data import PersonCrops, PersonData, load_persons, with_detections
+from hdm.errors import InputError
+from hdm.inference import choose_device, predict_crops
+from hdm.losses import GaussianMSE
+from hdm.models import PoseNetwork, build_model, load_official
+from hdm.protocols import Rescoring, protocol_scores, write_predictions
+from hdm.published import read_published
+from hdm.train import finished_run, trained_network
+
+# How the score of a person may be defined; the first is the official one.
+RESCORINGS = (
+    Rescoring("joints", 0.2),
+    Rescoring("max", 0.0),
+    Rescoring("mass", 0.0),
+    Rescoring("box", 0.0),
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and how it is used.
+
+    loss: turns the network's raw output into maps, or reads the joints itself.
+    weights: the name of the file or run that they come from.
+    """
+
+    model: PoseNetwork
+    loss: nn.Module
+    weights: str
+    input_size: tuple[int, int]
+    convention: str = "hrnet"
+    decoder: str = "quarter"
+
+
+def official_network(
+    name: str, weights: Path | str, *, joints: int, input_size: tuple[int, int], colour: str | None = None
+) -> Trained:
+    """A network of the official repositories with a checkpoint of theirs, used as they do: `hrnet` pixels, quarter
+    shift, and pixels in the order blue, green, red for ResNets (`colour` decides otherwise).
+
+    Raises InputError for an unknown network and for weights that are not its own (`hdm.models.load_official`).
+    """
+    colour = colour or ("bgr" if name.startswith("resnet") else "rgb")
+    model = build_model(name, joints=joints, colour=colour)
+    load_official(model, weights)
+    sigma = input_size[0] / 128  # 2 at 256 rows, 3 at 384
+    return Trained(model, GaussianMSE(sigma), Path(weights).name, input_size)
+
+
+def network_of_run(folder: Path | str, checkpoints: Path | str = Path("data/checkpoints")) -> Trained:
+    """The network of a run record, used as its settings say. Raises InputError where its weights are not here."""
+    run = finished_run(folder, checkpoints)
+    model, loss = trained_network(run)
+    settings = run.record["settings"]
+    rows, columns = settings["input_size"]
+    convention = settings.get("convention", "half_pixel")
+    return Trained(model, loss, run.record["run_id"], (rows, columns), convention, settings["decoder"])
+
+
+def assess(
+    network: Trained,
+    source: str,
+    *,
+    boxes: Path | str | None = None,
+    flip_test: bool = True,
+    rescorings: tuple[Rescoring, ...] = RESCORINGS,
+    predictions: Path | str | None = None,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Runs a network on the validation part of `source` and scores it by the data set's protocol.
+
+    boxes: a detector's box file (COCO's layout only); without one, ground-truth boxes. The table names the source in
+        every row: on COCO val2017 the detector's 56.4-AP boxes cost about two points of AP.
+    rescorings: one row each on COCO's layout; MPII's protocol has no scores, and its table one row.
+    predictions: write the file that the official evaluation takes, ranked by the first of `rescorings`.
+    limit: only the first so many persons or boxes.
+    """
+    data = load_persons(source, "val")
+    data = _boxes(data, boxes).head(limit)
+    model = network.model.to(choose_device(device))
+    crops = PersonCrops(data, network.input_size, convention=network.convention)
+    found = predict_crops(
+        model,
+        crops,
+        network.loss,
+        decoder=network.decoder,
+        flip_test=flip_test,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    )
+    how = (network.input_size, network.convention)
+    if predictions is not None:
+        write_predictions(predictions, data, found, *how, rescorings[0])
+    rows, columns = network.input_size
+    label = {
+        "weights": network.weights,
+        "input": f"{rows}x{columns}",
+        "data": f"{data.kind} val",
+        "persons": len(data.persons),
+        "boxes": data.boxes,
+        "flip test": "yes" if flip_test else "no",
+        "decoder": network.decoder,
+    }
+    if data.kind == "mpii":
+        return pd.DataFrame([label | protocol_scores(data, found, *how)])
+    return pd.DataFrame(
+        [
+            label
+            | {"score": rescoring.score, "above": rescoring.threshold}
+            | {name: 100 * value for name, value in protocol_scores(data, found, *how, rescoring).items()}
+            for rescoring in rescorings
+        ]
+    )
+
+
+def published_rows(model: str, input_size: tuple[int, int], table: pd.DataFrame) -> pd.DataFrame:
+    """What others print for a network, an input size and a box source, beside a table of `assess`; none for generated
+    data, for ground-truth boxes, and outside of the project's folder."""
+    dataset = {"coco val": "coco val2017", "mpii val": "mpii val"}.get(table["data"].iloc[0])
+    try:
+        known = read_published()
+    except InputError:
+        return pd.DataFrame()
+    same = (known["dataset"] == dataset) & (known["model"] == model)
+    same &= known["input_size"] == "x".join(map(str, input_size))
+    same &= known["boxes"].map(lambda name: _same_boxes(name, table["boxes"].iloc[0]))
+    same &= known["metric"].isin(table.columns)
+    rows = ["work", "method", "boxes", "flip_test", "source"]
+    return known[same].pivot(index=rows, columns="metric", values="printed").fillna("").reset_index()
+
+
+def _same_boxes(published: str, ours: str) -> bool:
+    """`AP_H_56` stands for the file COCO_val2017_detections_AP_H_56_person.json."""
+    return published in ours or ours in published
+
+
+def _boxes(data: PersonData, boxes: Path | str | None) -> PersonData:
+    if boxes is None:
+        return data
+    if data.kind == "mpii":
+        raise InputError("MPII's persons come with a centre and a scale: a box file is for COCO's layout")
+    return with_detections(data, boxes)
