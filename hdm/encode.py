@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hdm.decode import DECODERS, decode
+from hdm.decode import check_decoder, decode
 from hdm.errors import InputError
 from hdm.losses.batch import check_positive
 from hdm.losses.targets import demanded_pixels, gaussian
@@ -27,8 +27,7 @@ def encode(
     Raises InputError for an unknown method, a sigma or a size that is not positive, and a joint that is not finite or
     not between the outermost pixel centres, where no map has it as its mean.
     """
-    if method not in DECODERS:
-        raise InputError(f"unknown decoder {method!r}: choose one of {', '.join(DECODERS)}")
+    check_decoder(method)
     check_positive(sigma=sigma)
     if joints.ndim != 3 or joints.shape[-1] != 2:
         raise InputError(f"joints have shape {tuple(joints.shape)}: give (B, K, 2)")

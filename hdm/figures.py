@@ -218,3 +218,57 @@ def speed_curves(timings: pd.DataFrame) -> Figure:
     axes[0, 0].set(ylabel="milliseconds")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+# What `hdm.encode.round_trip_errors` calls the maps.
+MAPS = {"rounded": "rounded Gaussian", "unrounded": "Gaussian", "bilinear": "bilinear map"}
+
+
+def round_trip_chart(table: pd.DataFrame, bound: float = 0.01) -> Figure:
+    """What each decoder leaves of a joint: mean (dot) and largest error (end of the line), inside of the map and near
+    its border.
+
+    table: of `hdm.encode.round_trip_errors` for one sigma. bound: an error to mark, in heatmap pixels.
+    """
+    least = 1e-5  # on a logarithmic axis nothing is zero
+    table = table.assign(name=table["method"] + ", " + table["encoder"].map(MAPS))
+    names = list(dict.fromkeys(table["name"]))
+    figure, ax = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
+    for where, colour, shift in (("inside", "#0072B2", 0.13), ("border", "#E69F00", -0.13)):
+        rows = table[table["where"] == where]
+        y = shift - rows["name"].map(names.index).to_numpy()
+        mean, largest = rows["mean"].clip(lower=least), rows["max"].clip(lower=least)
+        ax.hlines(y, mean, largest, color=colour, linewidth=2)
+        ax.plot(mean, y, "o", color=colour, markersize=6, label=where)
+    ax.axvline(bound, color="#999999", linewidth=1, linestyle="--")
+    ax.set(xscale="log", yticks=range(0, -len(names), -1), yticklabels=names, xlabel="error (heatmap pixels)")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def trap_chart(table: pd.DataFrame, label: str) -> Figure:
+    """Scores of the same predictions under each setting of each trap: a panel for each trap, a colour for each source
+    of predictions, filled where the setting is the right one.
+
+    table: rows of one metric of the table of `hdm bench protocol`. label: of the axis.
+    """
+    panels = list(table.groupby("trap", sort=False))
+    heights = [rows["setting"].nunique() for _, rows in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(7.6, 0.28 * sum(heights) + 0.75 * len(panels)), height_ratios=heights, sharex=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    sources = list(dict.fromkeys(table["predictions"]))
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    for ax, (trap, rows) in zip(axes.flat, panels, strict=True):
+        settings = list(dict.fromkeys(rows["setting"]))
+        for row in rows.to_dict("records"):
+            place = sources.index(row["predictions"])
+            y = 0.12 * ((len(sources) - 1) / 2 - place) - settings.index(row["setting"])
+            fill = colours[place] if row["right"] else "white"
+            ax.plot(row["value"], y, "o", color=colours[place], markerfacecolor=fill, markersize=7)
+        ax.set(yticks=range(0, -len(settings), -1), yticklabels=settings, title=trap, ylim=(0.6 - len(settings), 0.6))
+    axes[-1, 0].set_xlabel(label)
+    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colour) for colour in colours[: len(sources)]]
+    figure.legend(handles, sources, loc="outside upper center", ncols=2)
+    return figure

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hdm.data.crops import PersonCrops
-from hdm.decode import decode, joint_scores
+from hdm.decode import check_decoder, decode, joint_scores
 from hdm.errors import InputError
 from hdm.evaluate import localisation_error
 from hdm.models import PoseNetwork
@@ -75,6 +75,7 @@ def predict_crops(
     """
     if flip_test and hasattr(loss, "joints"):
         raise InputError("a flip test averages heatmaps, which this loss has none of: switch flip_test off")
+    check_decoder(decoder)
     model.eval()
     device = next(model.parameters()).device
 

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hdm.cli import main
 from hdm.data import make_synthetic
 from hdm.losses import LOSSES
+from hdm.models import build_model
 
 TINY = ["--epochs", "1", "--batch-size", "4", "--set", "input_size=[32, 32]", "--set", "head_channels=4"]
 
@@ -180,6 +182,101 @@ def test_too_few_images(tmp_path: Path, capsys: pytest.CaptureFixture, images: s
     assert main(["synth", str(tmp_path / "new"), "--images", images]) == 2
     refused(capsys, "images")
     assert not (tmp_path / "new").exists()
+
+
+# --- hdm evaluate ---
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of 17 joints that has learnt nothing, as the official repositories save theirs."""
+    path = tmp_path_factory.mktemp("weights") / "pose_resnet_18.pth"
+    torch.save(build_model("resnet18").state_dict(), path)
+    return path
+
+
+def test_scores_weights_on_a_data_set(
+    generated: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    found = tmp_path / "found.json"
+    status = main(
+        ["evaluate", f"coco:{generated}", "--weights", str(weights), "--model", "resnet18", "--input-size", "64x64",
+         "--predictions", str(found), "--limit", "3", "--device", "cpu"]
+    )  # fmt: skip
+    assert status == 0
+    out = capsys.readouterr().out
+    assert "ground truth" in out and "pose_resnet_18.pth" in out and "64x64" in out
+    assert [line.split()[9] for line in out.splitlines()[1:5]] == ["joints", "max", "mass", "box"]
+    assert len(json.loads(found.read_text())) > 0
+
+
+def test_scores_a_run_of_its_own(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(generated, tmp_path, "--loss", "hdm") == 0
+    folder = next((tmp_path / "runs").glob("local/*"))
+    capsys.readouterr()
+    command = ["evaluate", f"coco:{generated}", "--run", str(folder), "--checkpoints", str(tmp_path / "weights")]
+    assert main([*command, "--no-flip-test", "--score", "mass", "--score-threshold", "0.1", "--nms", "0"]) == 0
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert "boxes" in header and "mass" in row and "local" in row
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--weights", "none.pth", "--model", "resnet18"], ["none.pth", "not there"]),
+        (["--weights", "WEIGHTS"], ["--weights needs --model"]),
+        (["--weights", "WEIGHTS", "--model", "resnet34"], ["pose_resnet_18.pth"]),
+        (["--weights", "WEIGHTS", "--model", "resnet"], ["unknown model 'resnet'"]),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--colour", "hsv"], ["colour is 'hsv'"]),
+        (
+            ["--weights", "WEIGHTS", "--model", "resnet18", "--boxes", "none.json"],
+            ["box file none.json", "can't be read"],
+        ),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--decoder", "best"], ["unknown decoder 'best'"]),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--convention", "best"], ["unknown pixel convention"]),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--score", "best"], ["unknown score 'best'"]),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--input-size", "30x30"], ["30", "multiples of 4"]),
+        (["--weights", "WEIGHTS", "--model", "resnet18", "--device", "tpu"], ["unknown device 'tpu'"]),
+        (["--run", "none"], ["run.json", "can't be read"]),
+    ],
+)
+def test_what_cannot_be_scored(
+    generated: Path, weights: Path, capsys: pytest.CaptureFixture, more: list[str], words: list[str]
+) -> None:
+    arguments = [str(weights) if argument == "WEIGHTS" else argument for argument in more]
+    assert main(["evaluate", f"coco:{generated}", *arguments]) == 2
+    refused(capsys, *words)
+
+
+# --- hdm fetch ---
+
+
+def test_says_what_is_there(generated: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["fetch", "--check", str(generated)]) == 1
+    out = capsys.readouterr().out
+    assert "person_keypoints_val2017.json" in out and "official 6,352" in out
+
+
+def test_says_that_mpii_is_right(sample_data: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its annotations are complete, its pictures are not."""
+    assert main(["fetch", "--check", str(sample_data / "mpii_mini")]) == 1
+    out = capsys.readouterr().out
+    assert "22,246 persons, as official" in out and "2,958 persons, as official" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], ["say what to fetch"]),
+        (["weights", "--only", "pose_hourglass*"], ["pose_hourglass*"]),
+        (["--check", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_what_cannot_be_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], words: list[str]
+) -> None:
+    assert main(["fetch", *more]) == 2
+    refused(capsys, *words)
 
 
 def test_as_a_process(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def fetch(
     """Gets `coco`, `mpii` or `weights` into a directory, in the official layout.
 
     only: names of the manifest, or patterns such as `pose_*`, for a part of it. keep_archives: don't delete what was
-    downloaded after unpacking it; an archive that was there before is kept in any case. A file that its publisher only shows in a browser is not downloaded: the report says what to do.
+    downloaded after unpacking it; an archive that was there before is kept in any case. A file that its publisher only
+    shows in a browser is not downloaded: the report says what to do.
 
     One file that can't be had does not keep the others back; then InputError is raised at the end, with a clause for
     each. It is raised at once where something is misspelt, the record of earlier downloads is damaged, or the disk is

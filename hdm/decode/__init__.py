@@ -13,7 +13,7 @@ from hdm.decode.peaks import checked, largest, quarter_step, score
 from hdm.decode.taylor import dark_kernel, dark_step, udp_step
 from hdm.errors import InputError
 
-__all__ = ["DECODERS", "SCORES", "dark_kernel", "decode", "joint_scores"]
+__all__ = ["DECODERS", "SCORES", "check_decoder", "dark_kernel", "decode", "joint_scores"]
 
 DECODERS = ("argmax", "quarter", "dark", "udp", "local", "integral")
 SCORES = ("max", "mass")
@@ -54,8 +54,7 @@ def decode(
     Raises InputError for an unknown method, a sigma that is not positive, a blur_kernel that is not odd and positive, a
     shape that is not (B, K, H, W), and heatmaps with NaN or infinite values.
     """
-    if method not in DECODERS:
-        raise InputError(f"unknown decoder {method!r}: choose one of {', '.join(DECODERS)}")
+    check_decoder(method)
     if blur_kernel is not None and (not isinstance(blur_kernel, int) or blur_kernel < 1 or blur_kernel % 2 == 0):
         raise InputError(f"blur_kernel {blur_kernel} must be odd and positive: it is a width in pixels")
     default_kernel = dark_kernel(sigma)
@@ -77,6 +76,12 @@ def decode(
     else:
         step = integral_step(heatmaps, x, y)
     return peak + step, score(heatmaps, x, y, "mass" if method in ("local", "integral") else "max")
+
+
+def check_decoder(method: str) -> None:
+    """Raises InputError for a decoder that is none."""
+    if method not in DECODERS:
+        raise InputError(f"unknown decoder {method!r}: choose one of {', '.join(DECODERS)}")
 
 
 def joint_scores(heatmaps: Float[Tensor, "B K H W"], method: str) -> Float[Tensor, "B K"]:

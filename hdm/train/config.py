@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdm.decode import DECODERS
+from hdm.decode import check_decoder
 from hdm.errors import InputError
 from hdm.losses import make_loss
 from hdm.models.network import COLOURS
@@ -111,12 +111,12 @@ class TrainConfig:
             object.__setattr__(self, entry.name, _of_kind(entry, getattr(self, entry.name)))
         make_loss(self.loss, **self.loss_settings)
         check_convention(self.convention)
+        check_decoder(self.decoder)
         positive = ("head_channels", "epochs", "batch_size", "lr", "train_limit", "val_limit")
         shares = ("warm_start", "warm_up", "flip", "half_body")
         checks = [
             (all(side > 0 and side % 32 == 0 for side in self.input_size),
              f"input_size {self.input_size} must be (rows, columns), both multiples of 32"),
-            (self.decoder in DECODERS, f"unknown decoder {self.decoder!r}: choose one of {', '.join(DECODERS)}"),
             (self.colour in COLOURS, f"unknown colour {self.colour!r}: choose one of {', '.join(COLOURS)}"),
             (self.score in SCORES, f"unknown score {self.score!r}: choose one of {', '.join(SCORES)}"),
             (self.nms is None or 0 < self.nms <= 1, f"nms {self.nms} must be above 0 and at most 1, or nothing"),

@@ -277,3 +277,55 @@ def test_a_box_of_no_area_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(path), np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(InputError, match="no area"):
         PersonCrops(data_of(person_of(path, (1.0, 1.0, 0.0, 3.0), np.zeros((17, 2)), np.ones(17))), SIZE)[0]
+
+
+# --- conventions, margins and half bodies ---
+
+
+@pytest.mark.parametrize("convention", ["half_pixel", "hrnet", "udp"])
+def test_pixels_and_joints_go_to_the_same_place_in_each_convention(
+    spotted: tuple[Person, np.ndarray], convention: str
+) -> None:
+    person, colours = spotted
+    image = read_image(person)
+    for view in views(10):
+        crop = crop_person(image, person, SIZE, view, COCO.flip_order, convention=convention)
+        order = COCO.flip_order if view.mirror else range(17)
+        where = heatmap_to_crop(crop.joints, convention=convention, input_size=SIZE)
+        inner = (where >= 3).all(-1) & (where <= torch.tensor([SIZE[1] - 4, SIZE[0] - 4])).all(-1)
+        for k in torch.nonzero(inner).flatten().tolist():
+            x, y = where[k].round().long().tolist()
+            assert np.abs(crop.image[:, y, x].numpy().astype(int) - colours[order[k]]).max() < 40
+
+
+def test_a_margin_lets_joints_beyond_the_border_count(spotted: tuple[Person, np.ndarray]) -> None:
+    """The heatmap has 16 columns; the joint is 3 pixels to the right of its border, 15.5."""
+    person, _ = spotted
+    image, plain = read_image(person), View()
+    inner = crop_person(image, person, SIZE, plain, COCO.flip_order)
+    affine = invert_affine(inner.affine.numpy())
+    joints = person.joints.copy()
+    joints[4] = apply_affine(affine, heatmap_to_crop(np.array([18.5, 10.0])))
+    moved = replace(person, joints=joints)
+    for margin, counts in ((0.0, 0), (2.9, 0), (3.1, 1)):
+        crop = crop_person(image, moved, SIZE, plain, COCO.flip_order, margin=margin)
+        assert crop.visible[4] == counts
+        assert crop.visible[[0, 1, 2, 3]].tolist() == inner.visible[[0, 1, 2, 3]].tolist()
+
+
+def test_half_a_person_is_shown_larger(spotted: tuple[Person, np.ndarray]) -> None:
+    person, _ = spotted
+    data = data_of(person)
+    whole = PersonCrops(data, SIZE, augmentation=Augmentation(0.0, 0.0, 0.0))[0]
+    halves = PersonCrops(data, SIZE, augmentation=Augmentation(0.0, 0.0, 0.0, half_body=1.0))
+    affines = set()
+    for epoch in range(12):
+        halves.epoch = epoch
+        affines.add(tuple(halves[0].affine.flatten().tolist()))
+    assert len(affines) == 2  # of the upper or the lower half
+    assert min(affine[0] for affine in affines) > whole.affine[0, 0]
+
+
+def test_an_unknown_convention_is_refused_at_once(small_data: str) -> None:
+    with pytest.raises(InputError, match="unknown pixel convention 'none'"):
+        PersonCrops(load_persons(small_data, "val"), SIZE, convention="none")

@@ -205,6 +205,8 @@ def test_a_stop_from_the_keyboard_says_how_to_go_on(
 
 
 def test_a_stop_while_unpacking(server: FileServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive that the second call finds may be the user's own: it stays."""
+
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
@@ -212,8 +214,9 @@ def test_a_stop_while_unpacking(server: FileServer, place: Path, monkeypatch: py
         patched.setattr("hdm.data.archives._move", stop)
         get(server, place, "coco", only=["val2017.zip"])
     assert not (place / "val2017").exists()
+    archive = (place / "val2017.zip").read_bytes()
     get(server, place, "coco", only=["val2017.zip"])
-    assert contents(place) == IMAGES
+    assert contents(place) == IMAGES | {"val2017.zip": archive}
     assert len(server.asked) == 1
 
 

@@ -21,8 +21,8 @@ from hdm.data import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
 from hdm.losses import make_loss
-from hdm.records import read_epochs, read_run, read_runs
-from hdm.train import Run, TrainConfig, trained_network
+from hdm.records import read_epochs, read_run, read_runs, results_table
+from hdm.train import Run, TrainConfig, finished_run, trained_network
 from hdm.train.checkpoint import load_checkpoint, save_checkpoint
 from hdm.train.loop import learning_rate
 from hdm.train.validation import validate
@@ -332,6 +332,58 @@ def test_a_record_of_other_data_is_not_shown(tiny: Tiny, run: Start, small_data:
     with (copy / "annotations" / "person_keypoints_val2017.json").open("a") as file:
         file.write("\n")
     assert run(tiny(epochs=1, data=f"synthetic:{copy}"), reuse=True).folder != first.folder
+
+
+# --- MPII, and the settings of the official recipes ---
+
+OFFICIAL = {
+    "convention": "hrnet",
+    "colour": "bgr",
+    "half_body": 0.5,
+    "flip_test": True,
+    "score_threshold": 0.2,
+    "nms": 0.9,
+    "loss_settings": {"sigma": 1.0, "divide_by": "all", "margin": 3.0},
+    "decoder": "quarter",
+}
+
+
+def test_a_run_on_mpii_is_scored_by_pckh(tiny: Tiny, run: Start, small_mpii: str) -> None:
+    config = tiny(data=small_mpii, train_limit=8, **OFFICIAL)
+    result = run(config)
+    record = result.record
+    assert record["data"]["boxes"] == "given centre and scale"
+    assert {"PCKh@0.5", "PCKh@0.1", "PCKh@0.11", "PCKh@0.5 Wrist", "error_px"} <= set(record["results"])
+    assert "AP" not in record["results"]
+    assert all(0 <= value <= 100 for name, value in record["results"].items() if name.startswith("PCKh"))
+    model, _ = trained_network(result)
+    assert (model.colour, len(model.state_dict()["final_layer.bias"])) == ("bgr", 16)
+    table = results_table(read_runs(result.folder.parents[1]))
+    assert table["PCKh@0.5"].tolist() == [round(record["results"]["PCKh@0.5"], 1)]
+    assert "OKS-AP" not in table and table["boxes"].tolist() == ["given centre and scale"]
+
+
+def test_a_missing_reference_of_mpii_is_told_before_the_training(
+    tiny: Tiny, run: Start, small_mpii: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(small_mpii.partition(":")[2], tmp_path / "copy")
+    (copy / "annot" / "gt_valid.mat").unlink()
+    lines: list[str] = []
+    with pytest.raises(InputError, match="gt_valid.mat"):
+        run(tiny(data=f"mpii:{copy}"), log=lines.append)
+    assert not lines
+
+
+def test_the_official_settings_train_and_repeat(tiny: Tiny, run: Start) -> None:
+    first, again = (run(tiny(**OFFICIAL), place) for place in ("first", "again"))
+    assert_same_numbers(first.epochs, again.epochs)
+    assert first.record["key"] != run(tiny(), "plain").record["key"]
+    assert finished_run(first.folder, first.checkpoint.parents[2]).checkpoint == first.checkpoint
+
+
+def test_only_a_loss_that_draws_targets_sees_joints_outside_of_the_map(tiny: Tiny, run: Start) -> None:
+    with pytest.raises(InputError, match="unexpected|margin"):
+        tiny(loss="hdm", loss_settings={"margin": 3.0})
 
 
 # --- a loss with a head of its own ---
