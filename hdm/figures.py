@@ -15,7 +15,7 @@ from numpy import ndarray
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-from hdm.data.crops import STRIDE, Crop
+from hdm.data.crops import Crop
 from hdm.data.skeletons import Skeleton
 from hdm.pixels import heatmap_to_crop
 
@@ -185,9 +185,16 @@ def training_curves(epochs: Mapping[str, pd.DataFrame], warm_start: Mapping[str,
 
 
 def map_gallery(
-    crops: Sequence[Crop], maps: Mapping[str, Float[Tensor, "n H W"]], joint: int, skeleton: Skeleton
+    crops: Sequence[Crop],
+    maps: Mapping[str, Float[Tensor, "n H W"]],
+    joint: int,
+    skeleton: Skeleton,
+    convention: str = "half_pixel",
 ) -> Figure:
-    """One row per crop: the annotated person, then the map of one joint (its index) under each method."""
+    """One row per crop: the annotated person, then the map of one joint (its index) under each method.
+
+    convention: the crops' pixel convention, see `hdm.pixels`.
+    """
     columns, shape = 1 + len(maps), crops[0].image.shape[1] / crops[0].image.shape[2]
     figure, axes = plt.subplots(
         len(crops), columns, figsize=(1.9 * columns, 1.9 * shape * len(crops) + 0.3), squeeze=False
@@ -195,9 +202,9 @@ def map_gallery(
     figure.set_layout_engine("constrained")
     for row, crop in enumerate(crops):
         show_picture(axes[row, 0], crop.image.permute(1, 2, 0).numpy(), title="" if row else "annotated")
-        draw_skeleton(
-            axes[row, 0], heatmap_to_crop(crop.joints.numpy(), STRIDE), crop.visible.numpy(), skeleton, size=8
-        )
+        size = crop.image.shape[1], crop.image.shape[2]
+        joints = heatmap_to_crop(crop.joints.numpy(), convention=convention, input_size=size)
+        draw_skeleton(axes[row, 0], joints, crop.visible.numpy(), skeleton, size=8)
         for ax, (method, heatmaps) in zip(axes[row, 1:], maps.items(), strict=True):
             show_map(ax, heatmaps[row].numpy(), crop.joints[joint].tolist(), title="" if row else LABELS[method])
     return figure
@@ -261,12 +268,12 @@ def trap_chart(table: pd.DataFrame, label: str) -> Figure:
     sources = list(dict.fromkeys(table["predictions"]))
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
     for ax, (trap, rows) in zip(axes.flat, panels, strict=True):
-        settings = list(dict.fromkeys(rows["setting"]))
+        settings, here = (list(dict.fromkeys(rows[column])) for column in ("setting", "predictions"))
         for row in rows.to_dict("records"):
-            place = sources.index(row["predictions"])
-            y = 0.12 * ((len(sources) - 1) / 2 - place) - settings.index(row["setting"])
-            fill = colours[place] if row["right"] else "white"
-            ax.plot(row["value"], y, "o", color=colours[place], markerfacecolor=fill, markersize=7)
+            colour = colours[sources.index(row["predictions"])]
+            fill = colour if row["right"] else "white"
+            y = 0.12 * ((len(here) - 1) / 2 - here.index(row["predictions"])) - settings.index(row["setting"])
+            ax.plot(row["value"], y, "o", color=colour, markerfacecolor=fill, markersize=7)
         ax.set(yticks=range(0, -len(settings), -1), yticklabels=settings, title=trap, ylim=(0.6 - len(settings), 0.6))
     axes[-1, 0].set_xlabel(label)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colour) for colour in colours[: len(sources)]]

@@ -104,7 +104,7 @@ MAY_IMPORT = {
     "export": LOWER | {"train"},
     "assess": LOWER | {"train", "published"},
     "study": LOWER | {"train", "project"},
-    "bench": LOWER | {"train"},
+    "bench": LOWER | {"train", "assess"},
     "project": {"errors"},
     "executions": {"errors", "project"},
     "notebooks": {"errors", "project", "executions"},
