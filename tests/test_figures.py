@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 
 from hdm.data.crops import Crop
 from hdm.data.skeletons import COCO
+from hdm.encode import round_trip_errors
 from hdm.figures import (
     COLOURS,
     DEMANDER_COLOURS,
@@ -16,12 +17,14 @@ from hdm.figures import (
     draw_skeleton,
     map_gallery,
     method_name,
+    round_trip_chart,
     show_cells,
     show_gradient,
     show_map,
     show_plan,
     speed_curves,
     training_curves,
+    trap_chart,
     use_style,
 )
 from hdm.losses import LOSSES
@@ -138,3 +141,24 @@ def test_speed_curves_show_the_times_of_each_size() -> None:
     assert [ax.get_title() for ax in (small, large)] == ["32 x 24 pixels", "64 x 48 pixels"]
     assert large.lines[0].get_xydata().tolist() == [[17, 1], [136, 7]]
     assert small.lines[1].get_xydata().tolist() == [[136, 9]]
+
+
+def test_round_trips_are_drawn_for_every_decoder_and_place() -> None:
+    table = round_trip_errors((32, 24), sigmas=(2,), count=200)
+    figure = round_trip_chart(table)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "argmax, rounded Gaussian" and labels[-1] == "integral, bilinear map"
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(labels)]
+    assert [line.get_label() for line in drawn] == ["inside", "border"]
+    inside = table[table["where"] == "inside"]["mean"].clip(lower=1e-5)
+    np.testing.assert_allclose(drawn[0].get_xdata(), inside)
+
+
+def test_traps_have_a_panel_each_and_right_settings_are_filled() -> None:
+    rows = [("flip", "none", True, "a", 50.0), ("flip", "wrong", False, "a", 40.0), ("boxes", "all", True, "b", 10.0)]
+    figure = trap_chart(pd.DataFrame(rows, columns=["trap", "setting", "right", "predictions", "value"]), "AP")
+    assert [ax.get_title() for ax in figure.axes] == ["flip", "boxes"]
+    right, wrong = figure.axes[0].lines
+    assert (right.get_xdata()[0], wrong.get_xdata()[0]) == (50, 40)
+    assert right.get_markerfacecolor() == right.get_color() != wrong.get_markerfacecolor()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
