@@ -27,8 +27,8 @@ FIELDS = ("id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints",
 def load_coco(source: str, root: Path, part: str, *, check_images: bool = True) -> PersonData:
     """Reads a part (`train` or `val`) of the data set in `root`, which the user called `source`.
 
-    Left out, and counted: crowds, persons without a labelled joint, and persons whose area, or the part of whose box
-    that lies in the picture, is nothing. Raises InputError where a folder, file, key, id or image is missing or does
+    Left out, and counted: crowds, persons without a labelled joint, and persons whose area is 0 or whose box lies
+    outside of the picture. Raises InputError where a folder, file, key, id or image is missing or does
     not fit, and where a value is of the wrong kind.
     """
     if not root.is_dir():
@@ -123,11 +123,11 @@ def _joints(annotation: dict, skeleton: Skeleton, where: str) -> tuple[Float[nda
 
 
 def _box(annotation: dict, size: tuple[float, float], where: str) -> tuple[float, float, float, float] | None:
-    """The part of the person box that lies in the picture of `size` (width, height); None where it has no area, or the
-    person has none: COCO's similarity divides by that, so that every joint would be wrong, however near."""
+    """The part of the person box that lies in the picture of `size` (width, height); None where nothing of it does, or
+    the person's area is 0: COCO's similarity divides by that, so that every joint would be wrong, however near."""
     box, area = numbers(annotation, "bbox", where), numbers(annotation, "area", where)
-    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] < 0).any():
-        raise InputError(f"{where} has the box {annotation['bbox']}: give x, y and a width and height of 0 or more")
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
+        raise InputError(f"{where} has the box {annotation['bbox']}, which has no area: mend or drop it")
     if area.shape != () or not 0 <= area < np.inf:
         raise InputError(f"{where} has the area {annotation['area']}, which is no area: mend or drop it")
     # The official code moves a corner beyond the border to the border, without making the box smaller for it.
