@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from hdm.data.persons import Person, PersonData, check_image, image_names, numbers, read_json
+from hdm.data.persons import Person, PersonData, check_fields, check_image, image_names, numbers, read_json
 from hdm.data.skeletons import COCO, Skeleton
 from hdm.errors import InputError
 
 FOLDERS = {"train": "train2017", "val": "val2017"}
 PERSON = 1  # COCO's id of the category person
+GIVE = "a COCO keypoint annotation file"  # what error messages ask for
 # What every annotation must have: the crops need some of it, COCO's evaluation the rest.
 FIELDS = ("id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints", "area", "iscrowd")
 
@@ -28,8 +29,8 @@ def load_coco(source: str, root: Path, part: str, *, check_images: bool = True) 
     """Reads a part (`train` or `val`) of the data set in `root`, which the user called `source`.
 
     Left out, and counted: crowds, persons without a labelled joint, and persons whose area is 0 or whose box lies
-    outside of the picture. Raises InputError where a folder, file, key, id or image is missing or does
-    not fit, and where a value is of the wrong kind.
+    outside of the picture. Raises InputError where a folder, file, key, id or image is missing or does not fit, and
+    where a value is of the wrong kind.
     """
     if not root.is_dir():
         raise InputError(
@@ -40,9 +41,7 @@ def load_coco(source: str, root: Path, part: str, *, check_images: bool = True) 
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise InputError(
-                f"annotation file {annotation_file} has no list {key!r}: give a COCO keypoint annotation file"
-            )
+            raise InputError(f"annotation file {annotation_file} has no list {key!r}: give {GIVE}")
     skeleton = _skeleton(content, annotation_file)
     images = _images(content, root / FOLDERS[part], annotation_file, check_images)
     sizes = {image["id"]: (image.get("width", np.inf), image.get("height", np.inf)) for image in content["images"]}
@@ -86,7 +85,8 @@ def _images(content: dict, folder: Path, path: Path, check_images: bool) -> dict
     images: dict[int, Path] = {}
     for image in content["images"]:
         where = f"image {image.get('id')} in {path}"
-        name = str(_field(image, "file_name", where))
+        check_fields(image, ["file_name"], where, GIVE)
+        name = str(image["file_name"])
         if check_images:
             check_image(folder / name, present, path)
         image_id = _id(image, "id", where)
@@ -98,8 +98,7 @@ def _images(content: dict, folder: Path, path: Path, check_images: bool) -> dict
 
 def _check_annotation(annotation: dict, images: dict[int, Path], where: str) -> None:
     """Looks that an annotation has every field, and an image and a category that the file knows."""
-    for field in FIELDS:
-        _field(annotation, field, where)
+    check_fields(annotation, FIELDS, where, GIVE)
     _id(annotation, "id", where)
     image_id = _id(annotation, "image_id", where)
     if image_id not in images:
@@ -134,12 +133,6 @@ def _box(annotation: dict, size: tuple[float, float], where: str) -> tuple[float
     x, y = np.maximum(box[:2], 0).tolist()
     width, height = np.minimum(box[2:], np.array(size) - (x, y)).tolist()
     return (x, y, width, height) if area > 0 and width > 0 and height > 0 else None
-
-
-def _field(entry: dict, key: str, where: str):
-    if key not in entry:
-        raise InputError(f"{where} has no {key!r}: give a COCO keypoint annotation file")
-    return entry[key]
 
 
 def _id(entry: dict, key: str, where: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hdm.data.persons import Person, PersonData, numbers, read_json
+from hdm.data.persons import Person, PersonData, check_fields, numbers, read_json
 from hdm.errors import InputError
 from hdm.pixels import centred_box
 
@@ -35,9 +35,7 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
     persons = []
     for number, entry in enumerate(content):
         where = f"box {number} in {path}"
-        for field in FIELDS:
-            if not isinstance(entry, dict) or field not in entry:
-                raise InputError(f"{where} has no {field!r}: give detection results in COCO's format")
+        check_fields(entry, FIELDS, where, "detection results in COCO's format")
         box, score = numbers(entry, "bbox", where), numbers(entry, "score", where)
         if score.shape != () or not np.isfinite(score):
             raise InputError(f"{where} has the score {entry['score']}: give a finite number")

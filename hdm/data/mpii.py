@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hdm.data.persons import Person, PersonData, check_image, image_names, numbers, read_json
+from hdm.data.persons import Person, PersonData, check_fields, check_image, image_names, numbers, read_json
 from hdm.data.skeletons import MPII
 from hdm.errors import InputError
 from hdm.pixels import centred_box
@@ -42,9 +42,7 @@ def load_mpii(source: str, root: Path, part: str, *, check_images: bool = True) 
     persons = []
     for number, entry in enumerate(content):
         where = f"person {number} in {annotation_file}"
-        for field in FIELDS:
-            if not isinstance(entry, dict) or field not in entry:
-                raise InputError(f"{where} has no {field!r}: give MPII's annotations as HRNet prepared them")
+        check_fields(entry, FIELDS, where, "MPII's annotations as HRNet prepared them")
         name = str(entry["image"])
         if check_images:
             check_image(folder / name, present, annotation_file)

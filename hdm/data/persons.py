@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,13 @@ def check_image(path: Path, present: set[str], listed_in: Path) -> None:
     """Raises InputError where a picture that an annotation file lists is not in its directory."""
     if path.name not in present:
         raise InputError(f"image {path} is missing: it is listed in {listed_in}; fetch or generate the data again")
+
+
+def check_fields(entry: Any, fields: Iterable[str], where: str, give: str) -> None:
+    """Raises InputError where an entry of a file lacks one of its fields; `give` says what file to give instead."""
+    for name in fields:
+        if not isinstance(entry, dict) or name not in entry:
+            raise InputError(f"{where} has no {name!r}: give {give}")
 
 
 def numbers(entry: dict, key: str, where: str) -> Float[ndarray, "*n"]:
