@@ -81,20 +81,20 @@ def assess(
 ) -> pd.DataFrame:
     """Runs a network on the validation part of `source` and scores it by the data set's protocol.
 
-    boxes: a detector's box file (COCO's layout only); without one, ground-truth boxes. The table names the source in
-        every row: on COCO val2017 the detector's 56.4-AP boxes cost about two points of AP.
+    boxes: a detector's box file (COCO's layout only); without one, ground-truth boxes, which miss and invent nobody.
+        The table names the source in every row.
     rescorings: one row each on COCO's layout; MPII's protocol has no scores, and its table one row.
     predictions: write the file that the official evaluation takes, ranked by the first of `rescorings`.
     limit: only the first so many persons or boxes.
     """
     data = load_persons(source, "val")
     data = _boxes(data, boxes).head(limit)
-    model = network.model.to(choose_device(device))
+    where = choose_device(device)
     crops = PersonCrops(data, network.input_size, convention=network.convention)
     found = predict_crops(
-        model,
+        network.model.to(where),
         crops,
-        network.loss,
+        network.loss.to(where),
         decoder=network.decoder,
         flip_test=flip_test,
         batch_size=batch_size,

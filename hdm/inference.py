@@ -83,8 +83,8 @@ def predict_crops(
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             return model(model.prepare(images.to(device)))
 
-    total, columns = 0.0, []
-    affines = []
+    total = 0.0
+    columns, affines = [], []
     loader = DataLoader(crops, batch_size, num_workers=workers)
     for batch in tqdm(loader, desc="validation", unit="batch", disable=not progress):
         raw = run(batch.image)

@@ -64,7 +64,7 @@ class PersonCrops(Dataset):
         person = self.data.persons[index]
         image = read_image(person)
         crop = self._crop(image, person, self._view(person, index))
-        if not crop.visible.any():  # a view that turned every joint out of the crop teaches nothing
+        if self.augmentation and not crop.visible.any():  # a view that turned every joint out teaches nothing
             crop = self._crop(image, person, View())
         return crop._replace(index=index)
 
