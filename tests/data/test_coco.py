@@ -273,13 +273,9 @@ def test_counts_of_the_sample(sample_data: Path, part: str, persons: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_every_photograph_of_the_sample_can_be_read_and_nearly_every_crop_shows_a_joint(
-    sample_data: Path, part: str
-) -> None:
-    """A few persons' labelled joints all lie far from their boxes, or from themselves."""
+def test_every_photograph_of_the_sample_can_be_read_and_every_crop_shows_a_joint(sample_data: Path, part: str) -> None:
+    """Also where all labelled joints lie outside of the enlarged box: crops are widened to their shape."""
     crops = PersonCrops(load_persons(f"coco:{sample_data / 'coco_mini'}", part), (64, 48))
-    without = 0
     for crop in crops:
-        without += not crop.visible.any()
+        assert crop.visible.any()
         assert crop.image.float().std() > 1
-    assert without == {"train": 3, "val": 1}[part]
