@@ -80,7 +80,9 @@ def test_the_first_persons_only(small_data: str) -> None:
     assert set(table["persons"]) == {3}
 
 
-@pytest.mark.parametrize(("name", "colour"), [("resnet18", "bgr"), ("hrnet_w32", "rgb")])
+@pytest.mark.parametrize(
+    ("name", "colour"), [("resnet18", "bgr"), pytest.param("hrnet_w32", "rgb", marks=pytest.mark.slow)]
+)
 def test_an_official_checkpoint_is_used_as_its_repository_does(name: str, colour: str, tmp_path: Path) -> None:
     model = build_model(name, joints=16)
     torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, tmp_path / "pose.pth")
