@@ -80,6 +80,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from hdm.assess import RESCORINGS, assess, network_of_run, official_network, published_rows
+    from hdm.data import COCO, MPII
     from hdm.protocols import Rescoring
 
     mpii = options.data.startswith("mpii:")
@@ -89,7 +90,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise InputError("--weights needs --model: say which network they belong to, such as hrnet_w32")
     else:
         input_size = options.input_size or ((256, 256) if mpii else (256, 192))
-        joints = 16 if mpii else 17
+        joints = (MPII if mpii else COCO).joints
         network = official_network(
             options.model, options.weights, joints=joints, input_size=input_size, colour=options.colour
         )

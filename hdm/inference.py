@@ -15,7 +15,7 @@ from hdm.decode import check_decoder, decode, joint_scores
 from hdm.errors import InputError
 from hdm.evaluate import localisation_error
 from hdm.models import PoseNetwork
-from hdm.pixels import apply_affine, heatmap_to_crop, invert_affine, unflip
+from hdm.pixels import crops_to_image, heatmap_to_crop, unflip
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,7 @@ def predict_crops(
         predicted=predicted,
         joints=joints,
         visible=visible,
-        image_joints=np.stack(
-            [
-                apply_affine(invert_affine(affine), points)
-                for affine, points in zip(np.concatenate(affines), predicted.double().numpy(), strict=True)
-            ]
-        ),
+        image_joints=crops_to_image(np.concatenate(affines), predicted.double().numpy()),
         scores=score,
         peaks=peak,
         masses=mass,

@@ -137,6 +137,12 @@ def invert_affine(matrix: Float[ndarray, "2 3"]) -> Float[ndarray, "2 3"]:
     return np.column_stack([inverse, -inverse @ matrix[:, 2]])
 
 
+def crops_to_image(affines: Float[ndarray, "N 2 3"], points: Float[ndarray, "N K 2"]) -> Float[ndarray, "N K 2"]:
+    """Points of N crops, in crop pixels, to image pixels; affines: image to crop, one for each crop."""
+    pairs = zip(affines, points, strict=True)
+    return np.stack([apply_affine(invert_affine(affine), joints) for affine, joints in pairs])
+
+
 def inside(points, width: int, height: int, margin: float = 0.0):
     """True where a point (..., 2) lies on the area of a map's pixels, [-0.5, width - 0.5] x [-0.5, height - 0.5], or up
     to `margin` beyond it."""
@@ -155,7 +161,12 @@ def unflip(
     """
     check_convention(convention)
     back = heatmaps[:, flip_order].flip(-1)
-    return torch.cat([back[..., :1], back[..., :-1]], -1) if convention == "hrnet" else back
+    return moved_right(back, 1) if convention == "hrnet" else back
+
+
+def moved_right(heatmaps: Float[Tensor, "B K H W"], columns: int) -> Float[Tensor, "B K H W"]:
+    """The maps moved to the right by so many columns; the first ones stay, and the last ones are lost."""
+    return torch.cat([heatmaps[..., :columns], heatmaps[..., : heatmaps.shape[-1] - columns]], -1)
 
 
 def check_convention(convention: str) -> None:

@@ -99,9 +99,9 @@ def crop_area(box: tuple[float, float, float, float], input_size: tuple[int, int
 def mpii_scores(data: PersonData, image_joints: Float[ndarray, "N K 2"]) -> dict[str, float]:
     """`PCKh@0.5`, `PCKh@0.1`, `PCKh@0.11`, and the first for each group of joints, in percent."""
     truth = mpii_truth(data)
-    at_half = pckh(image_joints, truth, 0.5)
-    means = {f"PCKh@{threshold}": pckh(image_joints, truth, threshold)["Mean"] for threshold in (0.5, 0.1, 0.11)}
-    return means | {f"PCKh@0.5 {name}": value for name, value in at_half.items() if name != "Mean"}
+    scores = {threshold: pckh(image_joints, truth, threshold) for threshold in (0.5, 0.1, 0.11)}
+    means = {f"PCKh@{threshold}": score["Mean"] for threshold, score in scores.items()}
+    return means | {f"PCKh@0.5 {name}": value for name, value in scores[0.5].items() if name != "Mean"}
 
 
 def mpii_truth(data: PersonData) -> MpiiTruth:

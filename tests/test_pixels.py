@@ -15,9 +15,11 @@ from hdm.pixels import (
     box_affine,
     centred_box,
     crop_to_heatmap,
+    crops_to_image,
     heatmap_to_crop,
     inside,
     invert_affine,
+    moved_right,
     unflip,
 )
 
@@ -291,6 +293,20 @@ def test_hrnet_leaves_the_first_column_as_the_official_code_does() -> None:
     maps = torch.arange(8.0).view(1, 1, 2, 4)
     assert unflip(maps, [0], "hrnet").view(2, 4).tolist() == [[3, 3, 2, 1], [7, 7, 6, 5]]
     assert unflip(maps, [0], "udp").view(2, 4).tolist() == [[3, 2, 1, 0], [7, 6, 5, 4]]
+
+
+def test_maps_moved_to_the_right_keep_their_first_columns() -> None:
+    maps = torch.arange(4.0).view(1, 1, 1, 4)
+    moved = [moved_right(maps, columns).flatten().tolist() for columns in (0, 1, 2)]
+    assert moved == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 1, 0, 1]]
+
+
+def test_points_of_several_crops_go_back_each_to_its_place() -> None:
+    boxes = [(20.0, 30.0, 50.0, 80.0), (100.0, 5.0, 200.0, 40.0)]
+    affines = np.stack([box_affine(box, SIZE, rotation=20) for box in boxes])
+    points = np.random.default_rng(3).uniform(0, 200, (2, 5, 2))
+    crops = np.stack([apply_affine(affine, joints) for affine, joints in zip(affines, points, strict=True)])
+    np.testing.assert_allclose(crops_to_image(affines, crops), points)
 
 
 @pytest.mark.parametrize("convention", ["half_pixel", "hrnet", "udp"])

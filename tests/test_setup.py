@@ -87,6 +87,7 @@ LOWER = {"errors", "pixels", "transport", "losses", "encode", "decode", "models"
 LOWER |= {"inference", "protocols"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": {"errors"},
     "pixels": {"errors"},
     "transport": {"errors", "pixels"},
     "records": {"errors"},
@@ -94,8 +95,8 @@ MAY_IMPORT = {
     "decode": {"errors", "pixels"},
     "encode": {"errors", "pixels", "transport", "losses", "decode"},
     "models": {"errors"},
-    "data": {"errors", "pixels"},
-    "evaluate": {"errors", "pixels", "decode", "data"},
+    "data": {"errors", "files", "pixels"},
+    "evaluate": {"errors", "files", "pixels", "decode", "data"},
     "figures": {"errors", "pixels", "transport", "losses", "decode", "data", "records", "project"},
     "train": LOWER,
     "inference": {"errors", "pixels", "decode", "data", "models", "evaluate"},

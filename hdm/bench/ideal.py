@@ -18,8 +18,18 @@ from hdm.bench.rows import Row, row_of
 from hdm.data import PersonData
 from hdm.decode import decode
 from hdm.encode import encode
-from hdm.evaluate import MpiiTruth, pckh
-from hdm.pixels import apply_affine, box_affine, crop_to_heatmap, heatmap_to_crop, invert_affine, unflip
+from hdm.evaluate import MpiiTruth, head_distance, pckh
+from hdm.evaluate.mpii import HEAD_BIAS, NOT_IN_MEAN
+from hdm.pixels import (
+    STRIDE,
+    apply_affine,
+    box_affine,
+    crop_to_heatmap,
+    crops_to_image,
+    heatmap_to_crop,
+    moved_right,
+    unflip,
+)
 from hdm.protocols import mpii_truth
 
 SIZE = (256, 256)  # of the crops, in pixels
@@ -36,8 +46,7 @@ def map_rows(data: PersonData) -> Iterator[Row]:
     truth = mpii_truth(data)
 
     def rows(trap: str, setting: str, right: bool, joints: Float[ndarray, "N K 2"], maps: str) -> Iterator[Row]:
-        error = np.linalg.norm(joints + 1 - truth.joints, axis=-1) / truth.head_sizes[:, None]
-        median = 100 * float(np.median(error[truth.visible > 0]))
+        median = 100 * float(np.median(head_distance(joints, truth)[truth.visible > 0]))
         for metric, value in (("PCKh@0.1", pckh(joints, truth, 0.1)["Mean"]), ("median error, % of the head", median)):
             yield row_of(data, f"perfect {maps} maps", trap, setting, right, metric, value)
 
@@ -69,16 +78,15 @@ def perfect_joints(
         if shift is not None:
             mirrored = torch.stack([SIZE[1] - 1 - crop[..., 0], crop[..., 1]], -1)[:, order]
             back = unflip(_perfect_maps(mirrored, convention, encoder), order)
-            back = torch.cat([back[..., :shift], back[..., : back.shape[-1] - shift]], -1)
-            maps = (maps + back) / 2
+            maps = (maps + moved_right(back, shift)) / 2
         found.append(decode(maps, decoder)[0])
     points = heatmap_to_crop(torch.cat(found), convention=convention, input_size=SIZE).double().numpy()
-    return np.stack([apply_affine(invert_affine(a), joints) for a, joints in zip(affines, points, strict=True)])
+    return crops_to_image(np.stack(affines), points)
 
 
 def _perfect_maps(crop: Float[Tensor, "B K 2"], convention: str, encoder: str) -> Float[Tensor, "B K H W"]:
     """A joint outside of the map is put on its border."""
-    rows, columns = SIZE[0] // 4, SIZE[1] // 4
+    rows, columns = SIZE[0] // STRIDE, SIZE[1] // STRIDE
     joints = crop_to_heatmap(crop, convention=convention, input_size=SIZE)
     joints = torch.minimum(joints.clamp(min=0), joints.new_tensor([columns - 1, rows - 1]))
     return encode(joints, (rows, columns), encoder)
@@ -91,8 +99,8 @@ def error_rows(data: PersonData) -> Iterator[Row]:
     joints = truth.joints - 1 + noise * truth.head_sizes[:, None, None]
     found = np.linalg.norm(noise, axis=-1) <= 0.1
     seen = truth.visible > 0
-    per_joint = [found[seen[:, k], k].mean() for k in range(16) if k not in (6, 7)]
-    whole_diagonal = replace(truth, head_sizes=truth.head_sizes / 0.6)
+    per_joint = [found[seen[:, k], k].mean() for k, name in enumerate(truth.names) if name not in NOT_IN_MEAN]
+    whole_diagonal = replace(truth, head_sizes=truth.head_sizes / HEAD_BIAS)
     for setting, right, value in (
         ("threshold 0.1", True, pckh(joints, truth, 0.1)["Mean"]),
         ("threshold 0.11, printed as 0.1", False, pckh(joints, truth, 0.11)["Mean"]),

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from hdm.bench.peers import OUTSIDE_TORCH, installed_peers
 from hdm.bench.timing import peak_memory_mb, time_in_turn
 from hdm.errors import InputError
+from hdm.inference import choose_device
 from hdm.losses import CrossEntropy, GaussianMSE, HDMLoss
 from hdm.models import build_model
 from hdm.records import BENCHMARKS, now, provenance, write_benchmark
@@ -66,11 +67,7 @@ def bench_transport(
     """
     if min(*batches, joints, rounds, threads, *(length for size in sizes for length in size)) < 1:
         raise InputError("sizes, batches, joints, rounds and threads must be at least 1")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}: choose one of auto, cpu, cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but torch sees no GPU: use auto or cpu")
-    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

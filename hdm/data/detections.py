@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hdm.data.coco import PERSON
 from hdm.data.persons import Person, PersonData, check_fields, numbers, read_json
 from hdm.errors import InputError
 from hdm.pixels import centred_box
 
-PERSON = 1  # COCO's id of the category person
 FIELDS = ("image_id", "category_id", "bbox", "score")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from scipy.io import loadmat
 
+from hdm.data.coco import PERSON
 from hdm.data.download import part_of
 from hdm.data.manifest import (
     MANIFEST,
@@ -27,7 +28,6 @@ from hdm.data.manifest import (
 )
 from hdm.errors import InputError
 
-PERSON = 1  # COCO's id of the category person
 COCO_PARTS = {"train2017": (149_813, 118_287), "val2017": (6_352, 5_000)}  # persons, images
 MPII_PARTS = {"train": 22_246, "valid": 2_958}  # persons
 MPII_TRUTH = (16, 2, 2_958)  # joints, (x, y), persons

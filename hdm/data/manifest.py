@@ -15,6 +15,7 @@ import yaml
 from tqdm import tqdm
 
 from hdm.errors import InputError
+from hdm.files import write_whole
 
 KINDS = ("coco", "mpii", "weights")
 MANIFEST = Path(__file__).with_name("manifest.yml")
@@ -84,15 +85,7 @@ def read_record(directory: Path) -> Record:
 
 def write_record(directory: Path, record: Record) -> None:
     """Writes the record whole or not at all."""
-    path = directory / RECORD
-    temporary = path.with_name(f"{RECORD}.part")
-    try:
-        temporary.write_text(json.dumps({"files": record}, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"record of downloads {path} can't be written ({error.strerror}): free space or choose another directory"
-        ) from error
+    write_whole(directory / RECORD, (json.dumps({"files": record}, indent=1) + "\n").encode())
 
 
 def disagreement(asset: Asset, sha256: str, record: Record) -> str | None:

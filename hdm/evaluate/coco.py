@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hdm.errors import InputError
+from hdm.files import write_whole
 
 # The order of COCOeval's `stats` for keypoints.
 METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -69,19 +69,6 @@ def write_coco_results(path: Path | str, results: list[dict[str, Any]]) -> None:
         for result in results
     ]
     write_whole(Path(path), json.dumps(plain).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path` and moves it into place. Raises InputError, an old file kept, where it can't."""
-    partial = path.parent / f".{path.name}.partial"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise InputError(f"{path} can't be written ({error.strerror}): free space or choose another place") from error
 
 
 def coco_ap(

@@ -26,7 +26,7 @@ from numpy import ndarray
 from scipy.io import loadmat, savemat
 
 from hdm.errors import InputError
-from hdm.evaluate.coco import write_whole
+from hdm.files import write_whole
 
 # `dataset_joints` of the official file, in its order.
 NAMES = (
@@ -97,6 +97,20 @@ def read_mpii_truth(path: Path | str) -> MpiiTruth:
     return MpiiTruth(positions, visible, head_sizes)
 
 
+def head_distance(
+    predicted: Float[ndarray, "N 16 2"], truth: MpiiTruth, *, one_based: bool = False
+) -> Float[ndarray, "N 16"]:
+    """||predicted - joint|| in head sizes, of every joint, also those that are not visible; see `pckh`."""
+    _check_predicted(predicted)
+    if len(predicted) != len(truth.joints):
+        raise InputError(
+            f"predictions for {len(predicted)} persons, truth has {len(truth.joints)}: "
+            "give them in the order of valid.json"
+        )
+    offset = predicted.astype(float) + (0 if one_based else 1) - truth.joints
+    return np.linalg.norm(offset, axis=-1) / truth.head_sizes[:, None]
+
+
 def pckh(
     predicted: Float[ndarray, "N 16 2"], truth: MpiiTruth, threshold: float = 0.5, *, one_based: bool = False
 ) -> dict[str, float]:
@@ -109,7 +123,7 @@ def pckh(
     Raises InputError where the shapes do not fit, predictions are not finite, no joint counts or the threshold is
     negative.
     """
-    distance = _distance(predicted, truth, one_based)
+    distance = head_distance(predicted, truth, one_based=one_based)
     return _percentages(distance, truth, threshold)
 
 
@@ -124,7 +138,7 @@ def pckh_table(
 
     0.11 is what HRNet and SimpleBaseline print as "Mean@0.1".
     """
-    distance = _distance(predicted, truth, one_based)
+    distance = head_distance(predicted, truth, one_based=one_based)
     rows = [{"threshold": threshold, **_percentages(distance, truth, threshold)} for threshold in thresholds]
     return pd.DataFrame(rows, columns=["threshold", *COLUMNS, "Mean"])
 
@@ -171,18 +185,6 @@ def _check_predicted(predicted: ndarray) -> None:
         raise InputError(f"predictions have shape {predicted.shape}: give (N, 16, 2), MPII's 16 joints of N persons")
     if not np.isfinite(predicted).all():
         raise InputError("predictions hold NaN or infinite values: check the network's output")
-
-
-def _distance(predicted: ndarray, truth: MpiiTruth, one_based: bool) -> Float[ndarray, "N 16"]:
-    """||predicted - joint|| in head sizes."""
-    _check_predicted(predicted)
-    if len(predicted) != len(truth.joints):
-        raise InputError(
-            f"predictions for {len(predicted)} persons, truth has {len(truth.joints)}: "
-            "give them in the order of valid.json"
-        )
-    offset = predicted.astype(float) + (0 if one_based else 1) - truth.joints
-    return np.linalg.norm(offset, axis=-1) / truth.head_sizes[:, None]
 
 
 def _percentages(distance: Float[ndarray, "N 16"], truth: MpiiTruth, threshold: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Networks with numbers that are known to the last digit."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -36,3 +36,24 @@ def drawn() -> Callable[..., nn.Module]:
         return model
 
     return build
+
+
+@pytest.fixture
+def as_ever(drawn: Callable[..., nn.Module]) -> Callable[..., None]:
+    """Checks that a drawn network of five joints gives stored numbers at some places of its heatmaps.
+
+    Compared at 1e-6: a hash of the bits would differ between processors, which add in different orders. The
+    channels-last layout must give the same.
+    """
+
+    def check(name: str, size: tuple[int, int], places: Sequence[tuple[int, ...]], numbers: Sequence[float]) -> None:
+        model = drawn(name, joints=5)
+        images = (0.7 * torch.arange(2 * 3 * size[0] * size[1], dtype=torch.float64)).sin().reshape(2, 3, *size)
+        with torch.no_grad():
+            heatmaps = model(images)
+            channels_last = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+        found = torch.stack([heatmaps[place] for place in places])
+        torch.testing.assert_close(found, torch.tensor(numbers, dtype=torch.float64), rtol=1e-6, atol=0)
+        torch.testing.assert_close(channels_last, heatmaps, rtol=1e-9, atol=1e-9)
+
+    return check
