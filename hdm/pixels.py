@@ -20,6 +20,8 @@ repositories of SimpleBaseline and HRNet do (`get_affine_transform`, `generate_t
 one pixel, which leaves 1/4 pixel at stride 4. `udp` (Huang et al., CVPR 2020) measures lengths between pixel centres.
 """
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -96,27 +98,30 @@ def box_affine(
     Raises InputError where the box has no area or is not finite.
     """
     check_convention(convention)
+    # Plain numbers: this runs for each crop, and arrays of two cost several times as much.
     x, y, width, height = (float(value) for value in box)
-    if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
+    if not (all(map(math.isfinite, (x, y, width, height))) and width > 0 and height > 0):
         raise InputError(f"person box {[x, y, width, height]} has no area: give x, y, width > 0, height > 0 in pixels")
     rows, columns = input_size
-    centre = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+    centre_x, centre_y = x + (width - 1) / 2, y + (height - 1) / 2
     if convention != "half_pixel":
         # A box of one pixel has no distance between pixel centres; it is shown as large as that pixel.
         width, height = (width - 1, height - 1) if max(width, height) > 2 else (width, height)
     # The side of the image region that becomes the crop's width.
     span = max(width, height * columns / rows) * padding * scale
-    zoom = np.array([columns / span, columns / span])
+    zoom_x = zoom_y = columns / span
     if convention == "udp":
-        zoom = np.array([(columns - 1) / span, (rows - 1) / (span * rows / columns)])
-    angle = np.deg2rad(rotation)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = zoom[:, None] * turn
-    last = np.array([columns, rows]) - (0 if convention == "hrnet" else 1)
-    matrix = np.column_stack([linear, last / 2 - linear @ centre])
+        zoom_x, zoom_y = (columns - 1) / span, (rows - 1) / (span * rows / columns)
+    last_x, last_y = (columns, rows) if convention == "hrnet" else (columns - 1, rows - 1)
+    angle = math.radians(rotation)
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b = zoom_x * cos, -zoom_x * sin
+    c, d = zoom_y * sin, zoom_y * cos
+    crop_x = [a, b, last_x / 2 - (a * centre_x + b * centre_y)]
+    crop_y = [c, d, last_y / 2 - (c * centre_x + d * centre_y)]
     if mirror:
-        matrix[0] = [0, 0, last[0]] - matrix[0]
-    return matrix
+        crop_x = [-a, -b, last_x - crop_x[2]]
+    return np.array([crop_x, crop_y])
 
 
 def centred_box(centre: tuple[float, float], width: float, height: float) -> tuple[float, float, float, float]:

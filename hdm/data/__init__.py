@@ -1,10 +1,11 @@
-"""Data sets: persons in COCO's and MPII's layout, detectors' boxes, crops, and the generated data set."""
+"""Data sets: persons in COCO's and MPII's layout, detectors' boxes, crops, batches, and the generated data set."""
 
 from pathlib import Path
 from typing import Any
 
+from hdm.data.batches import Batch, WorkerDied, epoch_order, steps_per_epoch, train_batches, val_batches
 from hdm.data.coco import load_coco
-from hdm.data.crops import PersonCrops
+from hdm.data.crops import Crop, PersonCrops
 from hdm.data.detections import with_detections
 from hdm.data.mpii import load_mpii
 from hdm.data.persons import PARTS, Person, PersonData
@@ -15,13 +16,20 @@ from hdm.errors import InputError
 __all__ = [
     "COCO",
     "MPII",
+    "Batch",
+    "Crop",
     "Person",
     "PersonCrops",
     "PersonData",
     "Skeleton",
+    "WorkerDied",
+    "epoch_order",
     "load_persons",
     "make_synthetic",
     "prepare_data",
+    "steps_per_epoch",
+    "train_batches",
+    "val_batches",
     "with_detections",
 ]
 

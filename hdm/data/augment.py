@@ -58,20 +58,33 @@ def draw_half_body(
     visible: Float[ndarray, "K"],
     upper_body: tuple[int, ...],
 ) -> tuple[float, float, float, float] | None:
-    """The box around half of a person's labelled joints, or None for the whole person.
+    """The box around half of a person's labelled joints (`half_boxes`), or None for the whole person.
 
-    The box is centred on the mean of the chosen joints and as large as their extent, and shown enlarged by 1.5 instead
-    of 1.25. The upper half is chosen with probability 0.69, as the official code (HRNet, `half_body_transform`) asks
-    whether a *normal* number is below 0.5; a half of fewer than three joints gives way to the other.
+    The upper half is chosen with probability 0.69, as the official code (HRNet, `half_body_transform`) asks whether a
+    *normal* number is below 0.5.
+    """
+    if (visible > 0).sum() <= HALF_BODY_LEAST or rng.random() >= augmentation.half_body:
+        return None
+    upper, lower = half_boxes(joints, visible, upper_body)
+    return upper if rng.random() < UPPER_SHARE else lower
+
+
+def half_boxes(
+    joints: Float[ndarray, "K 2"], visible: Float[ndarray, "K"], upper_body: tuple[int, ...]
+) -> list[tuple[float, float, float, float] | None]:
+    """The boxes around the upper and the lower half of a person's labelled joints, None where there are too few.
+
+    A box is centred on the mean of its joints and as large as their extent, and shown enlarged by 1.5 instead of 1.25.
+    A half of fewer than three joints gives way to the other.
     """
     labelled = np.flatnonzero(visible > 0)
-    if len(labelled) <= HALF_BODY_LEAST or rng.random() >= augmentation.half_body:
-        return None
-    upper, lower = (joints[labelled[np.isin(labelled, upper_body, invert=other)]] for other in (False, True))
-    take_upper = rng.random() < UPPER_SHARE
-    chosen = upper if len(upper) > 2 and (take_upper or len(lower) <= 2) else lower
-    if len(chosen) < 2:
-        return None
-    x, y = chosen.mean(0).tolist()
-    width, height = (np.ptp(chosen, axis=0) * HALF_BODY_PADDING / PADDING).tolist()
+    is_upper = np.isin(labelled, upper_body)
+    upper, lower = joints[labelled[is_upper]], joints[labelled[~is_upper]]
+    halves = (upper if len(upper) > 2 else lower, lower if len(lower) > 2 or len(upper) <= 2 else upper)
+    return [_box_around(chosen) if len(chosen) >= 2 else None for chosen in halves]
+
+
+def _box_around(joints: Float[ndarray, "N 2"]) -> tuple[float, float, float, float]:
+    x, y = joints.mean(0).tolist()
+    width, height = (np.ptp(joints, axis=0) * HALF_BODY_PADDING / PADDING).tolist()
     return centred_box((x, y), width, height)

@@ -1,9 +1,11 @@
 """Person crops: what the network sees and where its joints are."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset
 
 from hdm.data.augment import Augmentation, View, draw_half_body, draw_view
 from hdm.data.persons import Person, PersonData
+from hdm.data.pictures import read_picture, reduced_affine, reduction_for, shown_region, warp_into
 from hdm.errors import InputError
 from hdm.pixels import STRIDE, apply_affine, box_affine, check_convention, crop_to_heatmap, inside
 
@@ -20,7 +23,8 @@ from hdm.pixels import STRIDE, apply_affine, box_affine, check_convention, crop_
 class Crop(NamedTuple):
     """One person, ready for the network; a batch of them has the leading axis B.
 
-    image: uint8 RGB. joints: heatmap pixels. visible: 1 for a labelled joint on the heatmap, else 0.
+    image: uint8 RGB; its bytes lie in the order (h, w, 3), which is torch's `channels_last`.
+    joints: heatmap pixels. visible: 1 for a labelled joint on the heatmap, else 0.
     affine: image pixels -> crop pixels. index: the person's place in the data set.
     """
 
@@ -31,11 +35,37 @@ class Crop(NamedTuple):
     index: Tensor | int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
+class Unreadable(NamedTuple):
+    """A picture that can't be read: its file's name, without the folder, and a sentence on it."""
+
+    file: str
+    reason: str
+
+
+class Shown(NamedTuple):
+    """How a crop shows its person: the affine (image pixels -> crop pixels), joints in heatmap pixels, visible ones."""
+
+    affine: Float[ndarray, "2 3"]
+    joints: Float[ndarray, "K 2"]
+    visible: Float[ndarray, "K"]
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """Parts of pictures at hand without their files: `hdm.data.cache.CropCache`."""
+
+    def draw(self, index: int, crop: UInt8[ndarray, "h w 3"], affine: Float[ndarray, "2 3"], reduction: int) -> bool:
+        """Fills a person's crop; False where it does not hold all that the crop shows."""
+
+
 class PersonCrops(Dataset):
     """The crops of a part of a data set, augmented where `augmentation` is given.
 
     input_size: (rows, columns) of a crop, multiples of 4. convention: see `hdm.pixels`.
     margin: how far outside of the heatmap, in its pixels, a joint still counts as visible.
+    reduced: decode large persons' pictures at a reduced size (`hdm.data.pictures.reduction_for`), which is faster and
+        smooths what the official code would sample with gaps; False does as the official code.
+    cache: parts of pictures to use before the image files.
     The view of a person depends on (seed, epoch, index) alone: not on workers, batch size or what was drawn before.
     """
 
@@ -48,41 +78,90 @@ class PersonCrops(Dataset):
         seed: int = 0,
         convention: str = "half_pixel",
         margin: float = 0.0,
+        reduced: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         rows, columns = input_size
         if rows < 4 or columns < 4 or rows % STRIDE or columns % STRIDE:
             raise InputError(f"input size {rows} x {columns} must be positive multiples of {STRIDE} pixels")
         check_convention(convention)
         self.data, self.input_size, self.augmentation, self.seed = data, input_size, augmentation, seed
-        self.convention, self.margin = convention, margin
+        self.convention, self.margin, self.reduced, self.cache = convention, margin, reduced, cache
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.data.persons)
 
     def __getitem__(self, index: int) -> Crop:
-        person = self.data.persons[index]
-        image = read_image(person)
-        crop = self._crop(image, person, self._view(person, index))
-        if self.augmentation and not crop.visible.any():  # a view that turned every joint out teaches nothing
-            crop = self._crop(image, person, View())
-        return crop._replace(index=index)
+        crops, _ = self.read([index], self.epoch)
+        return Crop(crops.image[0], crops.joints[0], crops.visible[0], crops.affine[0], index)
 
-    def _view(self, person: Person, index: int) -> View:
-        if self.augmentation is None:
-            return View()
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        view = draw_view(self.augmentation, rng)
-        half = draw_half_body(self.augmentation, rng, person.joints, person.visible, self.data.skeleton.upper_body)
-        return replace(view, box=half)
+    def read(
+        self, indices: Sequence[int], epoch: int = 0, *, skip_unreadable: bool = False
+    ) -> tuple[Crop, list[Unreadable]]:
+        """A batch of the persons `indices` as they are shown in an epoch; each picture is decoded once,
+        or once for each reduction that its crops ask for.
 
-    def _crop(self, image: UInt8[ndarray, "rows columns 3"], person: Person, view: View) -> Crop:
-        order = self.data.skeleton.flip_order
-        return crop_person(image, person, self.input_size, view, order, convention=self.convention, margin=self.margin)
+        skip_unreadable: leave out the persons of pictures that can't be read, and give the reasons, one for each of
+        these persons, instead of raising InputError.
+        """
+        shown = [self.show(index, epoch) for index in indices]
+        pixels = np.empty((len(indices), *self.input_size, 3), np.uint8)
+        reasons = self._draw(pixels, indices, shown, skip_unreadable)
+        good = [row for row in range(len(indices)) if row not in reasons]
+        kept = [shown[row] for row in good]
+        joints = self.data.skeleton.joints
+        crops = Crop(
+            image=torch.from_numpy(pixels[good] if reasons else pixels).permute(0, 3, 1, 2),
+            joints=_stack([view.joints for view in kept], (joints, 2), np.float32),
+            visible=_stack([view.visible for view in kept], (joints,), np.float32),
+            affine=_stack([view.affine for view in kept], (2, 3), np.float64),
+            index=torch.tensor([int(indices[row]) for row in good], dtype=torch.int64),
+        )
+        return crops, [reasons[row] for row in sorted(reasons)]
+
+    def show(self, index: int, epoch: int = 0) -> Shown:
+        """How a person is shown in an epoch; a view that would turn every joint out, which teaches nothing, gives way
+        to the plain one."""
+        person, views = self.data.persons[index], [View()]
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            view = draw_view(self.augmentation, rng)
+            half = draw_half_body(self.augmentation, rng, person.joints, person.visible, self.data.skeleton.upper_body)
+            views = [replace(view, box=half), View()]
+        for view in views:
+            order = self.data.skeleton.flip_order
+            shown = show_person(person, self.input_size, view, order, convention=self.convention, margin=self.margin)
+            if shown.visible.any():
+                break
+        return shown
+
+    def _draw(
+        self, pixels: UInt8[ndarray, "B h w 3"], indices: Sequence[int], shown: list[Shown], skip_unreadable: bool
+    ) -> dict[int, Unreadable]:
+        """Fills the rows of `pixels`, from the cache or from files; returns why which rows could not be filled."""
+        files: dict[tuple[Path, int], list[int]] = defaultdict(list)
+        for row, (index, view) in enumerate(zip(indices, shown, strict=True)):
+            reduction = reduction_for(view.affine) if self.reduced else 1
+            if self.cache is None or not self.cache.draw(index, pixels[row], view.affine, reduction):
+                files[self.data.persons[index].image_path, reduction].append(row)
+        reasons: dict[int, Unreadable] = {}
+        for (path, reduction), rows in files.items():
+            try:
+                picture = read_picture(path, reduction)
+            except InputError as error:
+                if not skip_unreadable:
+                    raise
+                reasons |= dict.fromkeys(rows, Unreadable(path.name, str(error)))
+                continue
+            for row in rows:
+                affine = reduced_affine(shown[row].affine, reduction)
+                region = shown_region(affine, self.input_size, picture.shape[:2])
+                warp_into(pixels[row], region.cut(picture), affine, region)
+        return reasons
 
 
-def crop_person(
-    image: UInt8[ndarray, "rows columns 3"],
+def show_person(
     person: Person,
     input_size: tuple[int, int],
     view: View,
@@ -90,8 +169,8 @@ def crop_person(
     *,
     convention: str = "half_pixel",
     margin: float = 0.0,
-) -> Crop:
-    """The crop of one person under a view, with its joints in heatmap pixels; `index` is left at -1."""
+) -> Shown:
+    """Where a view puts the crop of a person, and the person's joints in the heatmap."""
     rows, columns = input_size
     affine = box_affine(
         view.box or person.box,
@@ -101,34 +180,18 @@ def crop_person(
         rotation=view.rotation,
         mirror=view.mirror,
     )
-    pixels = cv2.warpAffine(image, affine, (columns, rows), flags=cv2.INTER_LINEAR)
     joints, visible = apply_affine(affine, person.joints), person.visible
     if view.mirror:
         joints, visible = joints[flip_order], visible[flip_order]
     joints = crop_to_heatmap(joints, convention=convention, input_size=input_size)
-    visible = visible * inside(joints, columns // STRIDE, rows // STRIDE, margin)
-    return Crop(
-        image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-        joints=torch.from_numpy(joints.astype(np.float32)),
-        visible=torch.from_numpy(visible.astype(np.float32)),
-        affine=torch.from_numpy(affine),
-        index=-1,
-    )
+    return Shown(affine, joints, visible * inside(joints, columns // STRIDE, rows // STRIDE, margin))
 
 
 def read_image(person: Person) -> UInt8[ndarray, "rows columns 3"]:
-    """The picture in RGB. Raises InputError where the file is missing, not an image, cut short or empty."""
-    path = person.image_path
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"image {path} can't be read ({error.strerror}): fetch or generate the data again") from error
-    # As the official code does: annotations are in the stored pixels, whatever turn the file's EXIF entry asks for.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    # OpenCV fills the missing part of a truncated JPEG with grey and says nothing, so look for the end marker.
-    cut_short = raw[:2] == b"\xff\xd8" and b"\xff\xd9" not in raw[-1024:]
-    image = None if cut_short or not raw else cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
-    if image is None or image.size == 0:
-        reason = "is cut short" if cut_short else "is not an image"
-        raise InputError(f"image {path} {reason} ({len(raw)} bytes): fetch or generate it again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    """A person's picture in RGB. Raises InputError as `hdm.data.pictures.read_picture` does."""
+    return np.ascontiguousarray(read_picture(person.image_path)[..., ::-1])
+
+
+def _stack(arrays: list[ndarray], shape: tuple[int, ...], dtype: type) -> Tensor:
+    """Arrays as one tensor; of the right shape where there is none of them."""
+    return torch.from_numpy(np.array(arrays, dtype).reshape(-1, *shape))

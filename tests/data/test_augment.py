@@ -1,9 +1,15 @@
 """The random views, against the distributions that the official recipe prescribes."""
 
+import random
+from functools import lru_cache
+
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 
 from hdm.data.augment import Augmentation, View, draw_half_body, draw_view
+from hdm.pixels import apply_affine, box_affine, invert_affine
 
 DRAWS = 20_000
 # Four standard deviations of a share measured in so many draws.
@@ -134,3 +140,141 @@ def test_without_half_bodies_the_other_draws_are_the_same() -> None:
     view = draw_view(Augmentation(half_body=0.0), rng)
     assert draw_half_body(Augmentation(), rng, joints, visible, UPPER) is None
     assert view == draw_view(Augmentation(half_body=0.9), np.random.default_rng(7))
+
+
+# --- against the official code, restated ---
+
+# Columns and rows of a crop; what a recipe says, and what the official code holds fast.
+ASPECT = 192 / 256
+RECIPE = {"rf": 40.0, "sf": 0.3, "flip": 0.5, "half": 0.3}
+FIXED = {"turned": 0.6, "cut": 2.0, "least": 8, "upper": "randn", "half_size": 1.5}
+
+
+@lru_cache
+def people() -> list[tuple[tuple[float, float, float, float], np.ndarray, np.ndarray]]:
+    """Boxes, joints and visible ones of 200 people; some show few joints, or few of one half."""
+    rng = np.random.default_rng(11)
+    found = []
+    for _ in range(200):
+        box = (*rng.uniform(0, 200, 2), *rng.uniform(60, 300, 2))
+        joints = np.array(box[:2]) + rng.uniform(0, 1, (17, 2)) * box[2:]
+        visible = rng.random(17) < rng.choice([0.5, 0.9, 1.0])
+        visible[11:] &= rng.random() < 0.8
+        found.append((box, joints, visible.astype(np.float32)))
+    return found
+
+
+def wide(w: float, h: float) -> float:
+    """The width of a region of w x h after the official code has brought it to the crop's aspect ratio."""
+    return w if w > ASPECT * h else h * ASPECT
+
+
+@lru_cache
+def official(**changes) -> pd.DataFrame:
+    """What `JointsDataset.__getitem__` (HRNet) draws for people one after the other; `changes` make another recipe.
+
+    width, x, y: the region that a crop shows, before a scale is drawn, and its centre; upper: NaN for a whole person.
+    """
+    recipe = {**RECIPE, **FIXED, **changes}
+    normal, coin = np.random.RandomState(21), random.Random(22)
+    rows = []
+    for number in range(DRAWS):
+        box, joints, visible = people()[number % len(people())]
+        c = np.array([box[0] + (box[2] - 1) / 2, box[1] + (box[3] - 1) / 2])
+        s, half = 1.25 * wide(box[2] - 1, box[3] - 1), np.nan
+        if visible.sum() > recipe["least"] and normal.rand() < recipe["half"]:
+            upper = [joints[k] for k in range(17) if visible[k] > 0 and k in UPPER]
+            lower = [joints[k] for k in range(17) if visible[k] > 0 and k not in UPPER]
+            first = normal.randn() < 0.5 if recipe["upper"] == "randn" else normal.rand() < 0.5
+            if first and len(upper) > 2:
+                selected, half = upper, 1.0
+            else:
+                selected, half = (lower, 0.0) if len(lower) > 2 else (upper, 1.0)
+            if len(selected) < 2:
+                half = np.nan
+            else:
+                c = np.mean(selected, axis=0)
+                w, h = np.max(selected, axis=0) - np.min(selected, axis=0)
+                s = recipe["half_size"] * wide(w, h)
+        sf, rf = recipe["sf"], recipe["rf"]
+        factor = np.clip(normal.randn() * sf + 1, 1 - sf, 1 + sf)
+        limit = rf * recipe["cut"]
+        r = np.clip(normal.randn() * rf, -limit, limit) if coin.random() <= recipe["turned"] else 0
+        rows.append((factor, r, coin.random() <= recipe["flip"], half, s, *c))
+    return pd.DataFrame(rows, columns=["scale", "rotation", "flip", "upper", "width", "x", "y"])
+
+
+@lru_cache
+def ours() -> pd.DataFrame:
+    """The same of `draw_view` and `draw_half_body`, read off the affine map of the crop."""
+    augmentation = Augmentation(RECIPE["rf"], RECIPE["sf"], RECIPE["flip"], RECIPE["half"])
+    rng = np.random.default_rng(23)
+    rows = []
+    for number in range(DRAWS):
+        box, joints, visible = people()[number % len(people())]
+        view = draw_view(augmentation, rng)
+        half_box = draw_half_body(augmentation, rng, joints, visible, UPPER)
+        affine = box_affine(half_box or box, (256, 192), convention="hrnet")
+        x, y = apply_affine(invert_affine(affine), np.array([96.0, 128.0]))
+        upper = np.nan
+        if half_box is not None:
+            mean = joints[[k for k in UPPER if visible[k] > 0]].mean(0) if visible[:11].any() else (np.inf, np.inf)
+            upper = float(np.allclose((x, y), mean))
+        rows.append((view.scale, view.rotation, view.mirror, upper, 192 / affine[0, 0], x, y))
+    return pd.DataFrame(rows, columns=["scale", "rotation", "flip", "upper", "width", "x", "y"])
+
+
+def differences(first: pd.DataFrame, second: pd.DataFrame) -> set[str]:
+    """What two recipes differ in, at one in a thousand: Kolmogorov-Smirnov's test of values, Fisher's of shares."""
+    halves = [table[table.upper.notna()] for table in (first, second)]
+    values = {"scale": ("scale", (first, second)), "rotation": ("rotation", (first, second))}
+    values |= {f"half's {name}": (name, halves) for name in ("width", "x", "y")}
+    p = {what: scipy.stats.ks_2samp(*(t[name] for t in tables)).pvalue for what, (name, tables) in values.items()}
+    shares = {
+        "scale cut below": [np.isclose(table.scale, table.scale.min()) for table in (first, second)],
+        "scale cut above": [np.isclose(table.scale, table.scale.max()) for table in (first, second)],
+        "upright": [table.rotation == 0 for table in (first, second)],
+        "rotation cut": [np.isclose(table.rotation.abs(), 80) for table in (first, second)],
+        "flip": [table.flip for table in (first, second)],
+        "half": [table.upper.notna() for table in (first, second)],
+        "upper half": [table.upper == 1 for table in halves],
+    }
+    for what, (one, other) in shares.items():
+        p[what] = scipy.stats.fisher_exact([[hits.sum(), (~hits).sum()] for hits in (one, other)]).pvalue
+    return {what for what, value in p.items() if value < 1e-3}
+
+
+def test_views_are_distributed_as_those_of_the_official_code() -> None:
+    assert differences(ours(), official()) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"turned": 1.0}, {"rotation", "upright", "rotation cut"}),
+        ({"turned": 0.5}, {"rotation", "upright"}),
+        ({"rf": 45.0}, {"rotation cut"}),
+        ({"cut": 1.5}, {"rotation cut"}),
+        ({"sf": 0.35}, {"scale"}),
+        ({"sf": 0.25}, {"scale"}),
+        ({"flip": 0.45}, {"flip"}),
+        ({"half": 0.35}, {"half"}),
+        ({"least": 6}, {"half"}),
+        ({"upper": "rand"}, {"upper half"}),
+        ({"half_size": 1.25}, {"half's width"}),
+    ],
+    ids=str,
+)
+def test_another_recipe_would_be_noticed(changes: dict, seen: set[str]) -> None:
+    assert differences(ours(), official(**changes)) >= seen
+
+
+def test_a_half_is_exactly_as_large_as_the_official_code_shows_it() -> None:
+    """Person by person: the upper and the lower half, each with its own centre and size."""
+
+    def halves(table: pd.DataFrame) -> set[tuple]:
+        table = table.assign(person=table.index % len(people()))[table.upper.notna()]
+        return set(table[["person", "upper", "width", "x", "y"]].round(6).itertuples(index=False, name=None))
+
+    assert len(halves(official())) > 150
+    assert halves(ours()) == halves(official())

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from hdm.data import Person, PersonData, load_persons
 from hdm.data.augment import Augmentation, View
-from hdm.data.crops import STRIDE, PersonCrops, crop_person, read_image
+from hdm.data.crops import STRIDE, Crop, PersonCrops, read_image, show_person
+from hdm.data.pictures import Region, read_picture, warp_into
 from hdm.data.skeletons import COCO
 from hdm.errors import InputError
 from hdm.pixels import apply_affine, heatmap_to_crop, invert_affine
@@ -26,6 +26,16 @@ def person_of(path: Path, box: tuple[float, float, float, float], joints: np.nda
 
 def data_of(*persons: Person) -> PersonData:
     return PersonData("coco:made", "train", Path("made.json"), COCO, persons, {}, "")
+
+
+def crop_of(person: Person, view: View, **settings) -> Crop:
+    """The crop of a person under a view, sampled from the whole picture."""
+    shown = show_person(person, SIZE, view, COCO.flip_order, **settings)
+    picture = read_picture(person.image_path)
+    pixels = np.empty((*SIZE, 3), np.uint8)
+    warp_into(pixels, picture, shown.affine, Region(0, 0, picture.shape[1], picture.shape[0]))
+    joints, visible = (torch.from_numpy(values).float() for values in (shown.joints, shown.visible))
+    return Crop(torch.from_numpy(pixels).permute(2, 0, 1), joints, visible, torch.from_numpy(shown.affine), 0)
 
 
 @pytest.fixture
@@ -54,10 +64,9 @@ def views(count: int) -> list[View]:
 def test_pixels_and_joints_go_to_the_same_place(spotted: tuple[Person, np.ndarray]) -> None:
     """Under any turn and size the pixel at a joint has the colour of that joint's disc; mirrored, of its partner's."""
     person, colours = spotted
-    image = read_image(person)
     seen = 0
     for view in views(40):
-        crop = crop_person(image, person, SIZE, view, COCO.flip_order)
+        crop = crop_of(person, view)
         x, y = heatmap_to_crop(crop.joints, STRIDE).round().long().T
         shown = crop.visible > 0
         expected = colours[COCO.flip_order] if view.mirror else colours
@@ -71,11 +80,8 @@ def test_pixels_and_joints_go_to_the_same_place(spotted: tuple[Person, np.ndarra
 
 def test_a_mirror_image_has_its_left_wrist_where_the_right_one_was(spotted: tuple[Person, np.ndarray]) -> None:
     person, _ = spotted
-    image = read_image(person)
     left, right = COCO.names.index("left_wrist"), COCO.names.index("right_wrist")
-    plain, mirrored = (
-        crop_person(image, person, SIZE, View(mirror=mirror), COCO.flip_order) for mirror in (False, True)
-    )
+    plain, mirrored = (crop_of(person, View(mirror=mirror)) for mirror in (False, True))
     torch.testing.assert_close(mirrored.image, plain.image.flip(-1), atol=1, rtol=0)
     width = SIZE[1] // STRIDE
     expected = plain.joints[right] * torch.tensor([-1.0, 1.0]) + torch.tensor([width - 1.0, 0.0])
@@ -87,7 +93,7 @@ def test_mirroring_takes_visibility_along(spotted: tuple[Person, np.ndarray]) ->
     person, _ = spotted
     left, right = COCO.names.index("left_wrist"), COCO.names.index("right_wrist")
     one_sided = replace(person, visible=(np.arange(17) == left).astype(np.float32))
-    crop = crop_person(read_image(person), one_sided, SIZE, View(mirror=True), COCO.flip_order)
+    crop = crop_of(one_sided, View(mirror=True))
     assert crop.visible.nonzero().flatten().tolist() == [right]
 
 
@@ -161,19 +167,6 @@ def test_a_view_depends_on_seed_epoch_and_index_alone(small_data: str) -> None:
         assert not any(torch.equal(crop.affine, forwards[crop.index]) for crop in other)
 
 
-def test_workers_change_nothing(small_data: str) -> None:
-    def batches(workers: int) -> list:
-        order = torch.Generator().manual_seed(1)
-        loader = DataLoader(crops_of(small_data), 4, shuffle=True, generator=order, num_workers=workers)
-        return list(loader)
-
-    alone, helped = batches(0), batches(2)
-    assert [len(batch.index) for batch in alone] == [4, 4, 2]
-    for first, second in zip(alone, helped, strict=True):
-        for name, value in first._asdict().items():
-            assert torch.equal(value, getattr(second, name)), name
-
-
 def test_without_augmentation_epochs_are_alike(small_data: str) -> None:
     crops = PersonCrops(load_persons(small_data, "val"), SIZE)
     before = crops[0]
@@ -221,14 +214,6 @@ def test_a_file_that_is_no_whole_image(tmp_path: Path, fault: str) -> None:
     with pytest.raises(InputError, match=words) as raised:
         PersonCrops(data_of(person), SIZE)[0]
     assert str(path) in str(raised.value)
-
-
-def test_a_bad_image_is_named_across_worker_processes(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(jpeg()[:-200])
-    person = person_of(path, (0.0, 0.0, 40.0, 40.0), np.full((17, 2), 20.0), np.ones(17))
-    with pytest.raises(InputError, match="picture.jpg is cut short"):
-        next(iter(DataLoader(PersonCrops(data_of(person), SIZE), num_workers=1)))
 
 
 def test_colours_are_red_green_blue_and_grey_pictures_have_three_channels(tmp_path: Path) -> None:
@@ -279,6 +264,104 @@ def test_a_box_of_no_area_is_refused(tmp_path: Path) -> None:
         PersonCrops(data_of(person_of(path, (1.0, 1.0, 0.0, 3.0), np.zeros((17, 2)), np.ones(17))), SIZE)[0]
 
 
+# --- several persons read at once ---
+
+
+def test_a_batch_holds_the_crops_of_its_persons(small_data: str) -> None:
+    crops = crops_of(small_data, epoch=2)
+    wanted = [7, 0, 3, 3]
+    batch, reasons = crops.read(wanted, 2)
+    assert reasons == [] and batch.index.tolist() == wanted
+    for row, index in enumerate(wanted):
+        for name, value in crops[index]._asdict().items():
+            assert torch.equal(torch.as_tensor(getattr(batch, name)[row]), torch.as_tensor(value)), name
+
+
+def test_a_batch_lies_in_memory_as_networks_like_it(small_data: str) -> None:
+    crops = crops_of(small_data)
+    batch, _ = crops.read(range(4))
+    assert batch.image.shape == (4, 3, *SIZE) and batch.image.dtype == torch.uint8
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
+    assert (batch.joints.dtype, batch.visible.dtype, batch.affine.dtype) == (
+        torch.float32,
+        torch.float32,
+        torch.float64,
+    )
+
+
+def test_nobody_makes_an_empty_batch(small_data: str) -> None:
+    batch, reasons = crops_of(small_data).read([])
+    assert [value.shape for value in batch] == [(0, 3, *SIZE), (0, 17, 2), (0, 17), (0, 2, 3), (0,)]
+    assert reasons == []
+
+
+def test_a_picture_is_decoded_once_for_all_its_persons(
+    spotted: tuple[Person, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, _ = spotted
+    other = tmp_path / "other.png"
+    other.write_bytes(person.image_path.read_bytes())
+    shifted = replace(person, box=(30.0, 20.0, 50.0, 60.0))
+    crops = PersonCrops(data_of(person, replace(person, image_path=other), shifted, person), SIZE)
+    calls, decode = [], cv2.imdecode
+
+    def counted(*arguments):
+        calls.append(1)
+        return decode(*arguments)
+
+    monkeypatch.setattr(cv2, "imdecode", counted)
+    batch, _ = crops.read([0, 1, 2, 3])
+    assert len(calls) == 2
+    assert torch.equal(batch.image[0], batch.image[3]) and torch.equal(batch.image[0], batch.image[1])
+    assert not torch.equal(batch.image[0], batch.image[2])
+
+
+def test_persons_of_unreadable_pictures_can_be_left_out(spotted: tuple[Person, np.ndarray], tmp_path: Path) -> None:
+    person, _ = spotted
+    cut, missing = (replace(person, image_path=tmp_path / name) for name in ("cut.jpg", "missing.jpg"))
+    cut.image_path.write_bytes(jpeg()[:-2])
+    crops = PersonCrops(data_of(person, cut, missing, replace(person, box=(30.0, 20.0, 50.0, 60.0)), cut), SIZE)
+    with pytest.raises(InputError, match="cut.jpg is cut short"):
+        crops.read(range(5))
+    batch, reasons = crops.read([4, 3, 2, 1, 0], skip_unreadable=True)
+    assert batch.index.tolist() == [3, 0]
+    for row, index in enumerate([3, 0]):
+        for name, value in crops[index]._asdict().items():
+            assert torch.equal(torch.as_tensor(getattr(batch, name)[row]), torch.as_tensor(value)), name
+    faults = [("cut.jpg", "is cut short"), ("missing.jpg", "can't be read"), ("cut.jpg", "is cut short")]
+    assert [missing.file for missing in reasons] == [file for file, _ in faults]
+    for missing, (file, fault) in zip(reasons, faults, strict=True):
+        assert f"{tmp_path}/{file} {fault}" in missing.reason
+    nobody, reasons = crops.read([1, 2], skip_unreadable=True)
+    assert len(nobody.image) == len(nobody.index) == 0 and len(reasons) == 2
+
+
+def large_person(tmp_path: Path) -> Person:
+    """A person four and a half times as high as the crop, in a smooth picture."""
+    y, x = np.mgrid[:600, :500]
+    picture = np.stack([128 + 100 * np.sin(x / 40), 128 + 100 * np.cos(y / 50), 128 + 100 * np.sin((x + y) / 60)], -1)
+    cv2.imwrite(str(tmp_path / "large.jpg"), picture.round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    joints = np.random.default_rng(2).uniform((120, 80), (380, 480), (17, 2))
+    return person_of(tmp_path / "large.jpg", (110.0, 70.0, 280.0, 420.0), joints, np.ones(17))
+
+
+def test_a_reduced_picture_changes_the_crop_of_a_large_person_little(tmp_path: Path) -> None:
+    data = data_of(large_person(tmp_path))
+    full, reduced = (PersonCrops(data, SIZE, reduced=reduced)[0] for reduced in (False, True))
+    difference = (full.image.int() - reduced.image.int()).abs()
+    assert 0 < difference.float().mean() < 1 and difference.max() <= 5  # it is another picture, and shows the same
+    for name in ("joints", "visible", "affine"):
+        assert torch.equal(getattr(full, name), getattr(reduced, name))
+
+
+def test_persons_of_one_picture_may_need_it_at_two_sizes(tmp_path: Path) -> None:
+    large = large_person(tmp_path)
+    small = replace(large, box=(200.0, 200.0, 60.0, 90.0))
+    batch, _ = PersonCrops(data_of(small, large), SIZE, reduced=True).read([0, 1])
+    assert torch.equal(batch.image[0], PersonCrops(data_of(small), SIZE)[0].image)
+    assert torch.equal(batch.image[1], PersonCrops(data_of(large), SIZE, reduced=True)[0].image)
+
+
 # --- conventions, margins and half bodies ---
 
 
@@ -287,9 +370,8 @@ def test_pixels_and_joints_go_to_the_same_place_in_each_convention(
     spotted: tuple[Person, np.ndarray], convention: str
 ) -> None:
     person, colours = spotted
-    image = read_image(person)
     for view in views(10):
-        crop = crop_person(image, person, SIZE, view, COCO.flip_order, convention=convention)
+        crop = crop_of(person, view, convention=convention)
         order = COCO.flip_order if view.mirror else range(17)
         where = heatmap_to_crop(crop.joints, convention=convention, input_size=SIZE)
         inner = (where >= 3).all(-1) & (where <= torch.tensor([SIZE[1] - 4, SIZE[0] - 4])).all(-1)
@@ -301,14 +383,13 @@ def test_pixels_and_joints_go_to_the_same_place_in_each_convention(
 def test_a_margin_lets_joints_beyond_the_border_count(spotted: tuple[Person, np.ndarray]) -> None:
     """The heatmap has 16 columns; the joint is 3 pixels to the right of its border, 15.5."""
     person, _ = spotted
-    image, plain = read_image(person), View()
-    inner = crop_person(image, person, SIZE, plain, COCO.flip_order)
+    inner = crop_of(person, View())
     affine = invert_affine(inner.affine.numpy())
     joints = person.joints.copy()
     joints[4] = apply_affine(affine, heatmap_to_crop(np.array([18.5, 10.0])))
     moved = replace(person, joints=joints)
     for margin, counts in ((0.0, 0), (2.9, 0), (3.1, 1)):
-        crop = crop_person(image, moved, SIZE, plain, COCO.flip_order, margin=margin)
+        crop = crop_of(moved, View(), margin=margin)
         assert crop.visible[4] == counts
         assert crop.visible[[0, 1, 2, 3]].tolist() == inner.visible[[0, 1, 2, 3]].tolist()
 
