@@ -111,7 +111,7 @@ def declared_files(key: str, name: str, profile: str, root: Path) -> list[list]:
             folder = root / Path(place).expanduser()
             files = [*folder.glob("annotations/*.json"), *folder.glob("annot/*.json")]
         else:
-            pattern = "data/runs/**/run.json" if entry == "runs" else entry.replace("{profile}", profile)
+            pattern = "data/runs/*/[!.]*/run.json" if entry == "runs" else entry.replace("{profile}", profile)
             if Path(pattern).is_absolute():
                 raise InputError(f"notebook {name!r}: {key[:-1]} {entry!r} must be a path within the project")
             files = [path for path in root.glob(pattern) if path.is_file()]
