@@ -1,0 +1,7 @@
+"""`python -m hdm.cli`, for launchers that start modules: `accelerate launch -m hdm.cli train ...`."""
+
+import sys
+
+from hdm.cli import main
+
+sys.exit(main())

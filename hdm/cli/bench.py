@@ -1,0 +1,78 @@
+"""`hdm bench`: the measurements behind the book's statements."""
+
+import argparse
+import os
+from pathlib import Path
+
+from hdm.cli.options import Commands, Defaults, size
+
+
+def add(commands: Commands) -> None:
+    """Enters this command."""
+    bench = commands.add_parser("bench", help="measure what the book states, and write a record")
+    benches = bench.add_subparsers(dest="what", required=True, metavar="WHAT")
+    speed = benches.add_parser(
+        "transport", help="time the loss beside others", formatter_class=Defaults,
+        description="Times forward and backward of HDM, of other losses and of other libraries' solvers on the same "
+        "inputs, in turn, and writes a record. Columns: ms (median), times Gaussian MSE (in the median, and of the "
+        "fastest), largest relative error against the exact distance, peak memory as a multiple of the heatmaps' own.",
+    )  # fmt: skip
+    speed.add_argument(
+        "--sizes", nargs="+", type=size, default=[(64, 48), (96, 72), (128, 128)], metavar="ROWSxCOLUMNS",
+        help="heatmap sizes in pixels",
+    )  # fmt: skip
+    speed.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 256], help="images per batch")
+    speed.add_argument("--joints", type=int, default=17, help="maps per image")
+    speed.add_argument("--rounds", type=int, default=15, help="how often each runs")
+    speed.add_argument("--limit", type=float, default=20.0, help="seconds: what takes longer than this is left out")
+    speed.add_argument("--threads", type=int, default=2, help="of the CPU")
+    speed.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    speed.set_defaults(run=_bench_transport)
+    traps = benches.add_parser(
+        "protocol", help="measure what mistakes in the benchmarks' protocols cost", formatter_class=Defaults,
+        description="Scores the same predictions rightly and wrongly: perfect heatmaps and known errors on MPII, "
+        "which needs no pictures, and trained networks on COCO's layout.",
+    )  # fmt: skip
+    traps.add_argument("--coco", required=True, metavar="coco:DIR", help="its validation part is scored")
+    traps.add_argument("--mpii", required=True, metavar="mpii:DIR", help="its annotations are enough")
+    traps.add_argument("--runs", nargs="+", type=Path, required=True, metavar="FOLDER", help="records of the networks")
+    traps.add_argument("--checkpoints", type=Path, default=Path("data/checkpoints"), help="where their weights are")
+    traps.add_argument("--limit", type=int, help="only the first so many persons")
+    traps.set_defaults(run=_bench_protocol)
+    for each in (speed, traps):
+        each.add_argument("--benchmarks", type=Path, default=Path("data/benchmarks"), help="where the record goes")
+
+
+def _bench_transport(options: argparse.Namespace) -> None:
+    # The profiler that counts memory talks on standard error; torch reads these when it is imported.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from hdm.bench import bench_transport, speed_table
+
+    folder, table = bench_transport(
+        options.sizes,
+        options.batches,
+        joints=options.joints,
+        rounds=options.rounds,
+        limit_s=options.limit,
+        threads=options.threads,
+        device=options.device,
+        directory=options.benchmarks,
+    )
+    print(speed_table(table).to_string(index=False))
+    print(f"record {folder}")
+
+
+def _bench_protocol(options: argparse.Namespace) -> None:
+    from hdm.bench import bench_protocol
+
+    folder, table = bench_protocol(
+        options.coco,
+        options.mpii,
+        options.runs,
+        checkpoints=options.checkpoints,
+        directory=options.benchmarks,
+        limit=options.limit,
+    )
+    print(table.drop(columns=["data", "persons"]).round(2).to_string(index=False))
+    print(f"record {folder}")

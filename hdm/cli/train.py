@@ -1,0 +1,142 @@
+"""`hdm train`, `hdm study`, `hdm runs`: one run, a grid of them, and what came out."""
+
+import argparse
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hdm.cli.options import Commands
+from hdm.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    """Enters these commands."""
+    train = commands.add_parser(
+        "train", help="train one network and write a run record",
+        description="Trains on coco:DIR, mpii:DIR or synthetic:DIR, or as one run of a profile does. "
+        "Stopped and called again, it goes on where it was. The same line runs on several GPUs and machines behind "
+        "`accelerate launch` or `torchrun`. "
+        "Settings not given keep the profile's value, or hdm.train.TrainConfig's default.",
+    )  # fmt: skip
+    source = train.add_mutually_exclusive_group(required=True)
+    source.add_argument("data", nargs="?", help="coco:DIR, mpii:DIR or synthetic:DIR, in the official layouts")
+    source.add_argument("--profile", help="take data and settings from book/profiles/PROFILE.yml")
+    train.add_argument("--name", default="hdm", help="with --profile: which of its runs (default: %(default)s)")
+    train.add_argument(
+        "--model", help="resnet18 to resnet152, hrnet_w32, hrnet_w48, or timm:<name> (default: resnet18)"
+    )
+    train.add_argument(
+        "--loss", help="hdm, or one it is compared with: gaussian_mse, ohkm, adaptive_wing, cross_entropy, kl, js, "
+        "expected_cost, integral, dsnt, simcc, rle (default: hdm)",
+    )  # fmt: skip
+    train.add_argument("--decoder", help="argmax, quarter, dark, udp, local or integral (default: local)")
+    train.add_argument("--epochs", type=int, help="passes over the training part (default: 10)")
+    train.add_argument("--batch-size", type=int, help="persons per step (default: 32)")
+    train.add_argument("--lr", type=float, help="peak learning rate of Adam (default: 0.001)")
+    train.add_argument("--seed", type=int, help="of weights, order and views (default: 0)")
+    train.add_argument("--device", help="auto, cpu or cuda (default: auto)")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other setting of hdm.train.TrainConfig, such as 'input_size=[128, 96]' (rows, columns in pixels), "
+        "'warm_start=0.4' (share of the steps), 'loss_settings={sigma: 1.0}' (heatmap pixels); may be repeated",
+    )  # fmt: skip
+    train.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH",
+        help="go on from the run's newest state, start over, or go on from a state of the same settings elsewhere "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    train.add_argument("--tensorboard", type=Path, metavar="DIR", help="write TensorBoard's files there too")
+    train.add_argument("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: on a terminal)")
+    train.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
+    train.add_argument(
+        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
+    )
+    train.set_defaults(run=_train)
+
+    runs = commands.add_parser(
+        "runs", help="list, filter and compare run records",
+        description="One row for each record, oldest first: the start of its run id, what was run, mean pixel error, "
+        "AP (COCO's layout) or PCKh@0.5 (MPII), minutes, the share of the training time in percent in which it waited "
+        "for data, machine, and commit (+ for uncommitted changes). Columns that are the same in all rows move below "
+        "a table that is wider than the terminal. A run is named by the start of its run id or key, or by its folder.",
+    )  # fmt: skip
+    runs.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records are (default: %(default)s)")
+    runs.add_argument("--profile", help="only records of this profile")
+    runs.add_argument(
+        "--where", action="append", default=[], metavar="CONDITION",
+        help="only records that meet it: a setting, a result or another column, one of = != < <= > >=, and a value, "
+        "such as 'loss=hdm', 'error_px<10', 'input_size=[128, 96]'; may be repeated, and all must hold",
+    )  # fmt: skip
+    runs.add_argument("--sort", metavar="COLUMN", help="smallest first; --sort=-COLUMN for largest first")
+    runs.add_argument("--columns", nargs="+", metavar="COLUMN", help="show these instead, such as lr batch_size AP75")
+    runs.add_argument("--csv", action="store_true", help="as CSV, with all digits")
+    instead = runs.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--compare", nargs="+", metavar="RUN", help="instead: in what two or more differ, and how far their results"
+    )
+    instead.add_argument("--show", metavar="RUN", help="instead: one record in full")
+    runs.set_defaults(run=_runs)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from hdm.data import prepare_data
+    from hdm.notebooks import parse_parameters
+    from hdm.project import load_profile
+    from hdm.train import TrainConfig, run_configs, train
+
+    given = {
+        name: getattr(options, name)
+        for name in ("model", "loss", "decoder", "epochs", "batch_size", "lr", "seed", "device")
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes |= parse_parameters(options.set)
+    if options.data is not None:
+        config = TrainConfig.from_dict({"data": options.data, **changes})
+        label = "local"
+    else:
+        profile = load_profile(options.profile)
+        configs = run_configs(profile)
+        if options.name not in configs:
+            raise InputError(
+                f"profile {options.profile} has no run {options.name!r}: choose one of {', '.join(configs)}"
+            )
+        prepare_data(profile)
+        config = TrainConfig.from_dict({**dataclasses.asdict(configs[options.name]), **changes})
+        label = options.profile
+    run = train(
+        config,
+        profile=label,
+        runs=options.runs,
+        checkpoints=options.checkpoints,
+        resume=options.resume,
+        progress=options.progress,
+        tensorboard=options.tensorboard,
+    )
+    print(f"record {run.folder}\nweights {run.checkpoint}")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from hdm.runs import as_text, compare_runs, fit_table, runs_table, show_run
+
+    width = shutil.get_terminal_size((160, 24)).columns
+    if options.show is not None:
+        print(show_run(options.runs, options.show, width=width))
+        return
+    if options.compare is not None:
+        table, text = compare_runs(options.runs, options.compare), as_text
+    else:
+        text = fit_table
+        table = runs_table(
+            options.runs,
+            profile=options.profile,
+            where=options.where,
+            sort=options.sort,
+            columns=options.columns or (),
+        )
+    if options.csv:
+        print(table.to_csv(index=False), end="")
+    elif table.columns.empty:
+        print(f"{options.runs} holds no run records: make one with `hdm train --profile quick`, or name another --runs")
+    else:
+        print(text(table, width) if len(table) else "no run record meets these conditions")
