@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend."""
+"""What can end a command early: input that a user can mend, and a user who stops it."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,18 @@ class InputError(ValueError):
 
     The command line prints the sentence and exits with status 2; in Python it is an ordinary `ValueError`.
     """
+
+
+class Diverged(InputError):  # noqa: N818  # what happened, not a mistake
+    """Numbers that are no longer finite, in the course of a training."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop, by Ctrl-C, a notebook's stop button or SIGTERM, and has saved its state.
+
+    signal: the number of the signal; the command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -12,7 +12,10 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.parent / f".{path.name}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name with nothing in it
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):

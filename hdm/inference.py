@@ -1,15 +1,17 @@
 """A network at work: from the crops of a data set to joints in image pixels."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from hdm.data.batches import val_batches
 from hdm.data.crops import PersonCrops
 from hdm.decode import check_decoder, decode, joint_scores
 from hdm.errors import InputError
@@ -63,14 +65,17 @@ def predict_crops(
     flip_test: bool = False,
     batch_size: int = 32,
     workers: int = 0,
-    amp: bool = False,
+    precision: str = "float32",
+    share: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> Predictions:
-    """Runs the network over all crops and reads the joints: with the loss where it can, or with the decoder.
+    """Runs the network over the crops and reads the joints: with the loss where it can, or with the decoder.
 
     loss: what the network was trained with, which turns its raw output into maps to decode; `reduction="mean"`.
     flip_test: read the joints from the average of a crop's maps and those of its mirror image, brought back as the
         crops' pixel convention needs (`hdm.pixels.unflip`).
+    precision: of the network, `float32`, `bfloat16` or `float16`.
+    share: (r, n) for the persons r, r + n, r + 2 n, ... only, see `interleave`.
     Raises InputError for an unknown decoder and a flip test of a loss that has no maps.
     """
     if flip_test and hasattr(loss, "joints"):
@@ -78,15 +83,17 @@ def predict_crops(
     check_decoder(decoder)
     model.eval()
     device = next(model.parameters()).device
+    dtype = getattr(torch, precision)
 
     def run(images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B K H W"]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            return model(model.prepare(images.to(device)))
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return model(model.prepare(images.to(device, non_blocking=True)))
 
     total = 0.0
     columns, affines = [], []
-    loader = DataLoader(crops, batch_size, num_workers=workers)
-    for batch in tqdm(loader, desc="validation", unit="batch", disable=not progress):
+    persons = len(range(share[0], len(crops), share[1]))
+    loader = val_batches(crops, batch_size, share=share, workers=workers, pin=device.type == "cuda")
+    for batch in tqdm(loader, "validation", math.ceil(persons / batch_size), unit="batch", disable=not progress):
         raw = run(batch.image)
         shown = batch.visible.any(-1)
         if bool(shown.any()):
@@ -118,3 +125,19 @@ def predict_crops(
         peaks=peak,
         masses=mass,
     )
+
+
+def interleave(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of all persons, in their order, from those of the shares (0, n), (1, n), ... of n processes."""
+    count = len(parts)
+    values: dict[str, Tensor | ndarray] = {}
+    for name in (entry.name for entry in fields(Predictions) if entry.name != "loss"):
+        columns = [getattr(part, name) for part in parts]
+        shape = (sum(map(len, columns)), *columns[0].shape[1:])
+        whole = np.empty(shape, columns[0].dtype) if name == "image_joints" else columns[0].new_empty(shape)
+        for place, column in enumerate(columns):
+            whole[place::count] = column
+        values[name] = whole
+    weights = [float(part.visible.sum()) for part in parts]
+    total = sum(part.loss * weight for part, weight in zip(parts, weights, strict=True) if weight)
+    return Predictions(loss=total / sum(weights) if sum(weights) else float("nan"), **values)  # type: ignore[arg-type]

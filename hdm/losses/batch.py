@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hdm.errors import InputError
+from hdm.errors import Diverged, InputError
 from hdm.pixels import inside
 
 REDUCTIONS = ("mean", "none")
@@ -39,7 +39,7 @@ def check_batch(heatmaps: Tensor, joints: Tensor, visible: Tensor, *, margin: fl
     except RuntimeError:  # values cannot be looked at inside torch.func.vmap
         return joints
     if not finite and not torch.isfinite(heatmaps.detach()).all():
-        raise InputError("heatmaps hold NaN or infinite values: lower the learning rate, or look for bad input images")
+        raise Diverged("heatmaps hold NaN or infinite values: lower the learning rate, or look for bad input images")
     if not weights:
         raise InputError("visible holds negative, NaN or infinite weights: give 0 for joints that do not count, else 1")
     if not any_visible:

@@ -66,6 +66,10 @@ class GaussianMSE(nn.Module):
             return (error * visible).mean()
         return weighted(error, visible, self.reduction)
 
+    def mean_over(self, visible: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """What the mean divides by: sum(w), or B K."""
+        return visible.sum() if self.divide_by == "visible" else torch.ones_like(visible).sum()
+
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, rounded={self.rounded}, divide_by={self.divide_by!r}"
 
@@ -99,6 +103,10 @@ class OHKM(nn.Module):
         hardest = values.detach().topk(count, dim=1).indices
         chosen = values * torch.zeros_like(values).scatter(1, hardest, 1.0)
         return chosen if self.reduction == "none" else chosen.sum(1).mean() / count
+
+    def mean_over(self, visible: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """What the mean divides by: B, whatever is visible."""
+        return visible.new_tensor(float(len(visible)))
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, topk={self.topk}, rounded={self.rounded}"

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from hdm.data.batches import ORDERS
 from hdm.decode import check_decoder
 from hdm.errors import InputError
 from hdm.losses import make_loss
@@ -28,11 +30,30 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-# Settings that records of the first version do not have.
-LATER_SETTINGS = (
-    *("colour", "convention", "half_body"),
-    *("flip_test", "score", "score_threshold", "nms"),
-)
+# What a run's numbers do not depend on: where and how fast it runs. A run may go on with others.
+PLACE_SETTINGS = ("device", "workers", "cache", "save_minutes")
+# Settings that earlier versions did not have, with the value that says what these did.
+LATER_SETTINGS: dict[str, Any] = {
+    "colour": "rgb",
+    "convention": "half_pixel",
+    "half_body": 0.0,
+    "flip_test": False,
+    "score": "joints",
+    "score_threshold": 0.0,
+    "nms": None,
+    "precision": "float32",
+    "accumulate": 1,
+    "sync_batch_norm": False,
+    "compile": False,
+    "clip": None,
+    "ema": 0.0,
+    "keep": "last",
+    "order": "persons",
+    "drop_last": True,
+    "reduced": False,
+    "skip_unreadable": False,
+}
+PRECISIONS = ("float32", "bfloat16", "float16")
 # What a setting of each type may hold.
 KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("text", lambda value: isinstance(value, str)),
@@ -40,6 +61,7 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", _is_whole),
     int | None: ("a whole number or nothing", lambda value: value is None or _is_whole(value)),
     float: ("a number (in YAML: 1.0e-3, as 1e-3 is text there)", _is_number),
+    str | None: ("text or nothing", lambda value: value is None or isinstance(value, str)),
     float | None: ("a number or nothing", lambda value: value is None or _is_number(value)),
     tuple[int, int]: (
         "a list of two whole numbers",
@@ -64,13 +86,28 @@ class TrainConfig:
     decoder: see `hdm.decode.decode`; a loss that reads the joints itself (`simcc`, `rle`) makes no use of it.
     flip_test: read joints from the average of a crop's and its mirror image's maps.
     score, score_threshold, nms: how COCO's persons are ranked, see `hdm.protocols.Rescoring`.
-    epochs, batch_size: length. The last, incomplete batch of an epoch is left out where there is more than one.
+    epochs: passes over the training part. drop_last: leave out the last, incomplete batch of an epoch where there is
+        more than one batch.
+    batch_size: persons of one step, of all processes together. accumulate: in how many parts each process takes its
+        share, one after the other: less memory, the same gradient but for batch norm, which sees a part.
     lr: peak learning rate of Adam (no weight decay, as the official code in effect uses it).
     schedule: `cosine` to zero, or `step`: times 0.1 at each of `drops` (shares of the epochs).
     warm_up: share of the steps over which the learning rate rises from zero.
+    clip: largest norm of a step's gradient, or nothing.
+    ema: decay of an exponential moving average of the weights, which then is what is validated and kept; 0 for none.
+    keep: which weights the run ends with, those of the `last` epoch, or of the `best` by the validation part's AP or
+        PCKh@0.5, as the official code does; its score is then no longer one of held-out persons.
     rotation, scale, flip, half_body: see `hdm.data.augment.Augmentation`.
-    seed: of weights, order and views. device: `auto`, `cpu`, `cuda`. amp: bf16 autocast for network, float32 for loss.
-    workers: processes that read images; 0 reads in the training process.
+    order: how an epoch is shuffled, all `persons`, or `images` with the persons of one in nearby steps, so that each
+        picture is decoded once, see `hdm.data.batches`. reduced: decode large persons' pictures at a reduced size.
+    skip_unreadable: go on without the persons of a training picture that can't be read, and count them in the record.
+    seed: of weights, order and views.
+    precision: of the network, `float32`, `bfloat16` or, with a GPU, `float16` with a scaled loss; the loss itself is
+        always in float32. compile: the network by `torch.compile`.
+    sync_batch_norm: batch norm over the shares of all processes.
+    device: `auto`, `cpu`, `cuda`. workers: processes that read images; 0 reads in the training process.
+    cache: a folder made by `hdm cache`, to read crops from. save_minutes: how often, beside the end of an epoch, the
+        state is saved.
     """
 
     data: str
@@ -95,16 +132,28 @@ class TrainConfig:
     schedule: str = "cosine"
     drops: tuple[float, ...] = (0.65, 0.86)
     warm_up: float = 0.05
+    accumulate: int = 1
+    clip: float | None = None
+    ema: float = 0.0
+    keep: str = "last"
     rotation: float = 40.0
     scale: float = 0.3
     flip: float = 0.5
     half_body: float = 0.0
+    order: str = "images"
+    drop_last: bool = True
+    reduced: bool = True
+    skip_unreadable: bool = False
     seed: int = 0
     train_limit: int | None = None
     val_limit: int | None = None
+    precision: str = "float32"
+    compile: bool = False
+    sync_batch_norm: bool = False
     device: str = "auto"
-    amp: bool = False
     workers: int = 0
+    cache: str | None = None
+    save_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -112,16 +161,26 @@ class TrainConfig:
         make_loss(self.loss, **self.loss_settings)
         check_convention(self.convention)
         check_decoder(self.decoder)
-        positive = ("head_channels", "epochs", "batch_size", "lr", "train_limit", "val_limit")
+        positive = ("head_channels", "epochs", "batch_size", "lr", "train_limit", "val_limit", "accumulate", "clip")
         shares = ("warm_start", "warm_up", "flip", "half_body")
+        choices = {
+            "colour": COLOURS,
+            "score": SCORES,
+            "schedule": ("cosine", "step"),
+            "keep": ("last", "best"),
+            "order": ORDERS,
+            "precision": PRECISIONS,
+            "device": ("auto", "cpu", "cuda"),
+        }
         checks = [
             (all(side > 0 and side % 32 == 0 for side in self.input_size),
              f"input_size {self.input_size} must be (rows, columns), both multiples of 32"),
-            (self.colour in COLOURS, f"unknown colour {self.colour!r}: choose one of {', '.join(COLOURS)}"),
-            (self.score in SCORES, f"unknown score {self.score!r}: choose one of {', '.join(SCORES)}"),
             (self.nms is None or 0 < self.nms <= 1, f"nms {self.nms} must be above 0 and at most 1, or nothing"),
-            (self.schedule in ("cosine", "step"), f"unknown schedule {self.schedule!r}: choose cosine or step"),
-            (self.device in ("auto", "cpu", "cuda"), f"unknown device {self.device!r}: choose auto, cpu or cuda"),
+            *((getattr(self, name) in known,
+               f"unknown {name} {getattr(self, name)!r}: choose {', '.join(known[:-1])} or {known[-1]}")
+              for name, known in choices.items()),
+            (0 <= self.ema < 1, f"ema {self.ema} must be from 0 to below 1"),
+            (self.save_minutes > 0, f"save_minutes {self.save_minutes} must be positive"),
             (all(0 <= drop <= 1 for drop in self.drops),
              f"drops {self.drops} must be shares of the epochs, from 0 to 1"),
             ("reduction" not in self.loss_settings, "loss_settings must leave out reduction: training needs the mean"),
@@ -152,19 +211,20 @@ class TrainConfig:
         return cls(**{name: _of_kind(entries[name], value) for name, value in settings.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values; of the data directory only the name: a record holds no path of a machine."""
+        """The settings as plain values; of directories only the name: a record holds no path of a machine."""
         settings = json.loads(json.dumps(dataclasses.asdict(self)))
         kind, _, place = self.data.partition(":")
-        settings["data"] = f"{kind}:{place.rstrip('/').rpartition('/')[2]}"
+        settings["data"] = f"{kind}:{Path(place).name}"
+        settings["cache"] = self.cache and Path(self.cache).name
         return settings
 
     def key(self, data_sha256: str = "") -> str:
         """Eight characters that name the run: equal for equal settings and data, wherever and however fast it runs."""
         settings = self.as_dict()
-        # A setting that came with a later version changes no key while it has the value that earlier versions had.
-        later = {entry.name: entry.default for entry in dataclasses.fields(self) if entry.name in LATER_SETTINGS}
-        for name in ("device", "workers", *(name for name, default in later.items() if settings[name] == default)):
-            settings.pop(name)
+        unchanged = [name for name, earlier in LATER_SETTINGS.items() if settings[name] == earlier]
+        for name in (*PLACE_SETTINGS, *unchanged):
+            del settings[name]
+        settings["amp"] = False  # what `precision` replaced
         text = json.dumps([settings, data_sha256], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -1,43 +1,39 @@
-"""One training run, from settings to record."""
+"""One training run, from settings to record: the same on a CPU, a GPU, or many of them.
 
-import datetime
+`train` makes everything ready and writes the record, `_loop` takes steps and measures epochs, `_take_step` learns. What
+they stand on: `engine` (devices, precision, processes, stopping), `state` (saved and restored), `progress`.
+"""
+
+import contextlib
+import hashlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pandas as pd
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.nn import functional
 
-from hdm.data import load_persons
-from hdm.data.augment import Augmentation
-from hdm.data.crops import PersonCrops
-from hdm.errors import InputError
-from hdm.inference import choose_device
-from hdm.losses import CrossEntropy, make_loss
-from hdm.models import PoseNetwork, build_model
+from hdm.data import PersonData, load_persons
+from hdm.data.batches import WorkerDied, steps_per_epoch
+from hdm.data.crops import Crop, PersonCrops
+from hdm.errors import Diverged, InputError, Stopped
 from hdm.protocols import mpii_truth
-from hdm.records import RUNS, provenance, read_epochs, read_run, read_runs, write_run
-from hdm.train.checkpoint import load_checkpoint, save_checkpoint
+from hdm.records import RUNS, now, provenance, write_run
+from hdm.train.checkpoint import only_here, write_tensors
 from hdm.train.config import TrainConfig
-from hdm.train.validation import mean_pose_error_px, scores, validate
-
-CHECKPOINTS = Path("data/checkpoints")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its record as written, its epochs, the folder of both, and the trained network's checkpoint."""
-
-    record: dict[str, Any]
-    epochs: pd.DataFrame
-    folder: Path
-    checkpoint: Path
+from hdm.train.engine import StopRequest, everywhere, mean_over, start_engine, stop_requests
+from hdm.train.optimizer import learning_rate
+from hdm.train.progress import Clock, Progress, epoch_line, peak_memory_mb, progress_bar, show_progress
+from hdm.train.reading import RESTARTS, Log, make_train_crops, make_val_crops, note_unreadable, steady_batches
+from hdm.train.run import CHECKPOINTS, Run, finished_run, recorded_run, run_folder
+from hdm.train.state import Training, restore, save, start_training, state_to_go_on_from, tidy_up, write_weights
+from hdm.train.validation import headline, mean_pose_error_px, scores, validate
 
 
 def train(
@@ -47,216 +43,302 @@ def train(
     runs: Path | str = RUNS,
     checkpoints: Path | str = CHECKPOINTS,
     reuse: bool = False,
-    log: Callable[[str], None] = print,
+    resume: str | Path = "auto",
+    log: Log = print,
+    progress: bool | None = None,
+    tensorboard: Path | str | None = None,
 ) -> Run:
     """Trains a network as `config` says, validates it after every epoch, and writes a run record.
 
-    Stopped at any moment and called again with the same config, it goes on after the last complete epoch and ends as if
-    it had not been stopped.
+    Stopped at any moment, even by `kill -9`, and called again with the same config, it goes on from the last saved
+    state and ends with the same numbers as if it had not been stopped.
     reuse: return the newest record of the same settings and data, where there is one, instead of training.
-    log: is given one line per epoch. Raises InputError for bad data, bad settings and a network that diverges.
+    resume: `auto` goes on from the run's newest sound state; `never` starts over; a path goes on from that state, or
+        from the newest one in that folder.
+    log: is given one line per epoch. progress: show a bar; None does so where a person looks on.
+    tensorboard: a folder for TensorBoard's files: loss, gradient norm and learning rate of each step, and the epochs.
+    Raises InputError for bad data, bad settings, a network that diverges, a state of other settings, and a run that
+    another process is training; Stopped, after saving, on Ctrl-C and SIGTERM.
     """
     cv2.setNumThreads(0)  # OpenCV's threads and torch's get in each other's way
-    train_data = load_persons(config.data, "train").head(config.train_limit)
-    val_data = load_persons(config.data, "val").head(config.val_limit)
+    # With a cache the pictures themselves need not be here.
+    train_data, val_data = (load_persons(config.data, part, check_images=not config.cache) for part in ("train", "val"))
+    train_data, val_data = train_data.head(config.train_limit), val_data.head(config.val_limit)
     if val_data.kind == "mpii":
         mpii_truth(val_data)  # missing or damaged, it is told before the training, not after it
-    key = config.key(train_data.sha256 + val_data.sha256)
-    folder = Path(checkpoints) / profile / f"{config.loss}-{key}"
-    if reuse and (found := _find_run(key, profile, runs)):
+    data_sha256 = train_data.sha256 + val_data.sha256
+    key = config.key(data_sha256)
+    if reuse and (found := recorded_run(key, profile, runs)):
         log(f"{config.loss}: record {found.name} of these settings is there; not trained again")
-        return Run(read_run(found), read_epochs(found), found, folder / "last.pt")
+        return finished_run(found, checkpoints)
 
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    model = build_model(
-        config.model,
-        joints=train_data.skeleton.joints,
-        pretrained=config.pretrained,
-        head_channels=config.head_channels,
-        backbone_stride=config.backbone_stride,
-        colour=config.colour,
-    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss, warm_loss = (objective.to(device) for objective in _losses(config))
-    optimizer = make_optimizer(model, loss, config)
-    train_crops = PersonCrops(
-        train_data,
-        config.input_size,
-        augmentation=Augmentation(config.rotation, config.scale, config.flip, config.half_body),
-        seed=config.seed,
-        convention=config.convention,
-        margin=getattr(loss, "margin", 0.0),  # only a loss that draws targets can make use of joints outside
-    )
-    val_crops = PersonCrops(val_data, config.input_size, convention=config.convention)
-    steps_per_epoch = max(1, len(train_crops) // config.batch_size)
-    steps = steps_per_epoch * config.epochs
-
-    saved = load_checkpoint(folder / "last.pt")
-    if saved is None or saved["finished"]:
-        history: list[dict[str, Any]] = []
-        sessions: list[dict[str, Any]] = []
+    engine = start_engine(config, tensorboard)
+    log = log if engine.is_main_process else _silent
+    folder = run_folder(checkpoints, profile, config.loss, key)
+    with only_here(folder) if engine.is_main_process else contextlib.nullcontext(), stop_requests() as stop:
+        source = provenance()  # of the code that is loaded now, whatever happens to the files while it runs
+        run_id = _new_id(Path(runs) / profile, config.loss, key)
         mean_pose_error = mean_pose_error_px(train_data, val_data, config)
-    else:
-        model.load_state_dict(saved["model"])
-        loss.load_state_dict(saved.get("loss", {}))  # older checkpoints hold none
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        history, sessions, mean_pose_error = saved["history"], saved["sessions"], saved["mean_pose_error"]
-        log(f"{config.loss}: goes on after epoch {history[-1]['epoch']} of {config.epochs}")
-    source = provenance()  # of the code that is loaded now, whatever happens to the files while it runs
-    sessions.append({"started": _now(), "commit": source["commit"], "dirty": source["dirty"]})
+        run = Progress(run_id, config.as_dict(), data_sha256, mean_pose_error)
+        t = start_training(config, engine, folder, run, train_data.skeleton.joints)
+        train_crops = make_train_crops(train_data, config, t.learner.loss)
+        val_crops = make_val_crops(val_data, config)
+        steps = config.epochs * steps_per_epoch(len(train_crops), config.batch_size, config.drop_last)
+        if state := state_to_go_on_from(t, resume, log):
+            restore(t, state)
+            log(f"{config.loss}: goes on after step {t.run.step} of {steps}")
+            if (written := Path(runs) / profile / t.run.run_id).exists():
+                tidy_up(t)  # it was killed when nothing but this was left to do
+                return finished_run(written, checkpoints)
+        t.run.sessions.append({"started": now(), "commit": source["commit"], "dirty": source["dirty"]})
+        if tensorboard is not None:
+            engine.init_trackers(t.run.run_id)
 
-    for epoch in range(len(history), config.epochs + 1):
-        clock = time.perf_counter()
-        row: dict[str, Any] = {"epoch": epoch, "objective": "untrained", "train_loss": math.nan, "lr": 0.0}
-        if epoch > 0:  # epoch 0 only measures the untrained network
-            model.train()
-            train_crops.epoch = epoch
-            total, visible_total = 0.0, 0.0
-            for step, batch in enumerate(_loader(train_crops, config, epoch), start=(epoch - 1) * steps_per_epoch):
-                warm = step < round(config.warm_start * steps)
-                objective = warm_loss if warm else loss
-                lr = learning_rate(step, steps, config)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                joints, visible = batch.joints.to(device), batch.visible.to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
-                    heatmaps = model(model.prepare(batch.image.to(device)))
-                value = objective(heatmaps, joints, visible)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                weight = float(visible.sum())
-                total, visible_total = total + float(value.detach()) * weight, visible_total + weight
-                row |= {"objective": "cross_entropy" if warm else config.loss, "lr": lr}
-            row["train_loss"] = total / visible_total
-        validation = validate(model, val_crops, loss, config)
-        row |= {"val_loss": validation.loss, "error_px": validation.error_px, "seconds": time.perf_counter() - clock}
-        history.append(row)
-        state = {
-            "model": model.state_dict(),
-            "loss": loss.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+        _loop(t, train_crops, val_crops, steps, stop, log, progress)
+
+        record = {
+            "run_id": t.run.run_id,
+            "key": key,
+            "profile": profile,
+            "started": t.run.sessions[0]["started"],
+            "ended": now(),
+            "seconds": float(sum(row["seconds"] for row in t.run.history)),
+            **source,
+            "sessions": t.run.sessions,
+            "settings": t.run.settings,
+            "data": _data_section(config, train_data, val_data),
         }
-        bookkeeping = {
-            "history": history,
-            "sessions": sessions,
-            "mean_pose_error": mean_pose_error,
-            "config": config.as_dict(),
-        }
-        finished = epoch == config.epochs
-        if not finished:
-            save_checkpoint(folder / "last.pt", {**state, **bookkeeping, "finished": False})
-        train_loss = f" {row['train_loss']:.4f}" if epoch > 0 else ""
-        log(
-            f"{config.loss}: epoch {epoch}/{config.epochs}  {row['objective']}{train_loss}  "
-            f"validation {row['val_loss']:.4f}  error {row['error_px']:.2f} px  {row['seconds']:.0f} s"
-        )
-
-    epochs = pd.DataFrame(history)
-    record = {
-        "run_id": f"{_now().replace(':', '').replace('-', '')[:15]}-{config.loss}-{key}",
-        "key": key,
-        "profile": profile,
-        "started": sessions[0]["started"],
-        "ended": _now(),
-        "seconds": float(epochs["seconds"].sum()),
-        **source,
-        "sessions": sessions,
-        "settings": config.as_dict(),
-        "data": {
-            "source": config.as_dict()["data"],
-            "train_persons": len(train_data.persons),
-            "val_persons": len(val_data.persons),
-            "train_sha256": train_data.sha256,
-            "val_sha256": val_data.sha256,
-            "boxes": val_data.boxes,
-        },
-        "results": {
-            **scores(validation, val_data, config),
-            "untrained_error_px": history[0]["error_px"],
-            "mean_pose_error_px": mean_pose_error,
-        },
-    }
-    record["hardware"]["device"] = str(device)
-    written = write_run(runs, record, epochs)
-    # Last, so that a run whose record could not be written goes on from its last epoch but one.
-    save_checkpoint(folder / "last.pt", {**state, **bookkeeping, "finished": True})
-    return Run(read_run(written), epochs, written, folder / "last.pt")
+        record["hardware"] |= {"device": engine.device.type, "processes": engine.num_processes}
+        return _finish(t, record, Path(runs))
 
 
-def finished_run(folder: Path | str, checkpoints: Path | str = CHECKPOINTS) -> Run:
-    """The run whose record is in `folder`. Raises InputError where the record can't be read."""
-    record = read_run(folder)
-    weights = Path(checkpoints) / record["profile"] / f"{record['settings']['loss']}-{record['key']}" / "last.pt"
-    return Run(record, read_epochs(folder), Path(folder), weights)
+def _loop(
+    t: Training,
+    train_crops: PersonCrops,
+    val_crops: PersonCrops,
+    steps: int,
+    stop: StopRequest,
+    log: Log,
+    progress: bool | None,
+) -> None:
+    """Takes steps to the end of the last epoch, and measures each epoch; epoch 0 is the untrained network."""
+    config, engine, per_epoch = t.config, t.engine, steps // t.config.epochs
+    t.wrapped.train()
+    coming = steady_batches(t, train_crops, stop, log)
+    saved = time.monotonic()
+    with progress_bar(steps, t.run.step, progress if engine.is_main_process else False) as bar:
+        while len(t.run.history) <= config.epochs:
+            if t.run.step == per_epoch * len(t.run.history):
+                with _interruptible(t, stop):
+                    row = _measure(t, val_crops, log)
+                _enter(t, row)
+                saved = time.monotonic()
+                log(epoch_line(row, config.loss, config.epochs, headline(t.run.results)))
+                continue
+            clock = time.perf_counter()
+            with _interruptible(t, stop):
+                batch = next(coming)
+            wait = time.perf_counter() - clock
+            note_unreadable(t, batch.unreadable, log)
+            _take_step(t, batch.crops, steps)
+            t.run.step += 1
+            t.run.clock.add(time.perf_counter() - clock, wait, len(batch.crops.image) * engine.num_processes)
+            show_progress(bar, t.run, config.epochs, engine.device)
+            due = time.monotonic() - saved > 60 * config.save_minutes
+            signal, must_save = everywhere(engine, stop.signal, due)
+            if signal:
+                _save_and_stop(t, int(signal))
+            if must_save and t.run.step < per_epoch * len(t.run.history):  # else the epoch's end saves it anyway
+                save(t)
+                saved = time.monotonic()
 
 
-def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
-    """The network of a finished run, ready for use, and its loss, whose `maps` turn raw output into maps to decode
-    (and whose `joints`, where it has them, give the joints at once).
+def _take_step(t: Training, crops: Crop, steps: int) -> None:
+    """One step of the optimiser on a batch; of several processes each has its share of it.
 
-    Raises InputError where the weights are not on this machine: records are kept in the repository, weights are not.
+    The gradient is that of the mean over the batch as a whole, sum(w l) / sum(w): each part's mean counts by its share
+    of the weight, whatever the number of parts and processes.
     """
-    saved = load_checkpoint(run.checkpoint)
-    if saved is None:
-        raise InputError(f"weights {run.checkpoint} of run {run.record['run_id']} are not there: train it again")
-    settings = run.record["settings"]
-    joints = len(saved["model"]["final_layer.bias"])
-    model = build_model(
-        settings["model"],
-        joints=joints,
-        head_channels=settings["head_channels"],
-        backbone_stride=settings["backbone_stride"],
-        colour=settings.get("colour", "rgb"),
+    config, engine, learner = t.config, t.engine, t.learner
+    warm = t.run.step < round(config.warm_start * steps)
+    t.run.objective = "cross_entropy" if warm else config.loss
+    t.run.lr = learning_rate(t.run.step, steps, config)
+    objective = learner.objective(warm)
+    images, joints, visible = _at_least(crops, config.accumulate)
+    weight = mean_over(objective, visible)
+    if engine.num_processes > 1:
+        weight = engine.reduce(weight.to(engine.device), "sum")
+    if (whole := float(weight)) == 0:  # no joint of the batch is visible: nothing can be learnt
+        return
+
+    for group in t.optimizer.param_groups:
+        group["lr"] = t.run.lr
+    t.optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros((), device=engine.device)
+    parts = list(zip(*(values.tensor_split(config.accumulate) for values in (images, joints, visible)), strict=True))
+    for number, part in enumerate(parts, start=1):
+        share = float(mean_over(objective, part[2])) / whole
+        last = number == len(parts)
+        with contextlib.nullcontext() if last else engine.no_sync(t.wrapped):
+            try:
+                value = t.wrapped(*(values.to(engine.device, non_blocking=True) for values in part), warm)
+            except Diverged as error:
+                raise _diverged(t, part, str(error)) from error
+            if not torch.isfinite(value.detach()):
+                raise _diverged(t, part, f"the loss {t.run.objective} is not finite: lower the learning rate")
+            engine.backward(value * (share * engine.num_processes))
+        loss += value.detach() * share
+    norm = engine.clip_grad_norm_(learner.parameters(), config.clip or math.inf)
+    if engine.scaler is None and not torch.isfinite(norm):  # a scaler skips such a step
+        raise _diverged(t, (images, joints, visible), "the gradient is not finite: lower the learning rate")
+    t.optimizer.step()
+    if t.average is not None:
+        t.average.update_parameters(learner.model)
+    t.totals += torch.stack(
+        [loss * whole, torch.full_like(loss, whole / engine.num_processes), norm / engine.num_processes]
     )
-    model.load_state_dict(saved["model"])
-    loss = make_loss(settings["loss"], **settings["loss_settings"])
-    loss.load_state_dict(saved.get("loss", {}))
-    return model.eval(), loss.eval()
+    engine.log({"loss": loss, "gradient norm": norm, "lr": t.run.lr}, step=t.run.step + 1)
 
 
-def make_optimizer(model: nn.Module, loss: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    """Adam over all parameters of the network and of the loss, in one group and without weight decay: the official
-    recipes' files ask for 1e-4, but their `get_optimizer` passes it to SGD alone."""
-    return torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=config.lr)
+def _at_least(crops: Crop, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, joints and visible of a batch; where it has fewer than `rows` persons (the share of one process can be
+    empty) black images without a visible joint are put after them, so that every process does the same."""
+    missing = max(0, rows - len(crops.image))
+    ends = (0,) * 7 + (missing,)
+    images, joints, visible = crops.image, crops.joints, crops.visible
+    if not missing:
+        return images, joints, visible
+    return functional.pad(images, ends), functional.pad(joints, ends[2:]), functional.pad(visible, ends[4:])
 
 
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """The learning rate of a step (from 0): a linear rise over the share `warm_up`, then `cosine` or `step` decay."""
-    rise = config.warm_up * steps
-    if step < rise:
-        return config.lr * (step + 1) / (rise + 1)
-    if config.schedule == "step":
-        return config.lr * 0.1 ** sum(step >= drop * steps for drop in config.drops)
-    return config.lr * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise))) / 2
+def _measure(t: Training, crops: PersonCrops, log: Log) -> dict[str, Any]:
+    """Validates the network and returns the epoch's row for the history."""
+    clock = time.perf_counter()
+    for attempt in range(RESTARTS + 1):
+        try:
+            found = validate(t.network, crops, t.learner.loss, t.config, t.engine)
+            break
+        except WorkerDied as death:
+            if attempt == RESTARTS:
+                raise InputError(str(death)) from death
+            log(f"{t.config.loss}: {death}; the validation is started again")
+            t.run.worker_restarts += 1
+    t.wrapped.train()
+    t.run.results = scores(found, crops.data, t.config)
+    seconds = time.perf_counter() - clock
+    totals = t.engine.reduce(t.totals, "sum").tolist()
+    epoch, main = len(t.run.history), headline(t.run.results)
+    untrained = epoch == 0
+    return {
+        "epoch": epoch,
+        "objective": t.run.objective,
+        "train_loss": totals[0] / totals[1] if totals[1] else math.nan,
+        "val_loss": found.loss,
+        "error_px": found.error_px,
+        main: t.run.results[main],
+        "lr": t.run.lr,
+        "grad_norm": math.nan if untrained else totals[2] * epoch / t.run.step,
+        "seconds": seconds + t.run.clock.busy,
+        "train_seconds": t.run.clock.busy,
+        "val_seconds": seconds,
+        "data_wait": t.run.clock.data_wait,
+        "images_per_second": t.run.clock.images_per_second,
+        "memory_mb": peak_memory_mb(t.engine.device),
+        "unreadable": sum(t.run.unreadable.values()),
+    }
 
 
-def _losses(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
-    """The loss, and cross-entropy on the same temperature for the warm start."""
-    temperature = config.loss_settings.get("temperature", 1.0)
-    return make_loss(config.loss, **config.loss_settings), CrossEntropy(temperature=temperature)
+def _enter(t: Training, row: dict[str, Any]) -> None:
+    """Ends an epoch: enters its row, keeps its weights if they are the best so far, and saves the state."""
+    t.run.history.append(row)
+    t.run.clock = Clock()
+    t.totals = torch.zeros_like(t.totals)
+    score = row[headline(t.run.results)]
+    previous = t.run.best
+    better = row["epoch"] > 0 and not (previous and previous["score"] >= score)
+    if t.config.keep == "best" and better and t.engine.is_main_process:
+        weights = write_weights(t)
+        t.run.best = {"epoch": row["epoch"], "score": score, "results": t.run.results, "weights": weights.name}
+    save(t)
+    if previous and t.run.best["weights"] != previous["weights"]:
+        (t.folder / previous["weights"]).unlink(missing_ok=True)  # only now, as the old state still named it
+    t.engine.log({name: value for name, value in row.items() if isinstance(value, float)}, step=t.run.step)
 
 
-def _loader(crops: PersonCrops, config: TrainConfig, epoch: int) -> DataLoader:
-    """Shuffled batches of an epoch; the order depends on (seed, epoch) alone."""
-    order = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-    return DataLoader(
-        crops,
-        config.batch_size,
-        shuffle=True,
-        generator=order,
-        num_workers=config.workers,
-        drop_last=len(crops) >= config.batch_size,
+def _finish(t: Training, record: dict[str, Any], runs: Path) -> Run:
+    """Writes weights and record; then the states are needed no longer."""
+    result: list[Any] = [None]
+    if t.engine.is_main_process:
+        best, main = t.run.best, headline(t.run.results)
+        weights = t.folder / best["weights"] if best else write_weights(t)
+        record |= {
+            "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
+            "selection": {
+                "keep": t.config.keep,
+                "epoch": best["epoch"] if best else t.config.epochs,
+                "by": main if best else None,
+            },
+            "faults": {"unreadable": t.run.unreadable, "worker_restarts": t.run.worker_restarts},
+            "results": {
+                **(best["results"] if best else t.run.results),
+                "untrained_error_px": t.run.history[0]["error_px"],
+                "mean_pose_error_px": t.run.mean_pose_error_px,
+            },
+        }
+        written = write_run(runs, record, pd.DataFrame(t.run.history))
+        tidy_up(t)
+        run = finished_run(written, t.folder.parents[1])
+        result = [Run(run.record, pd.DataFrame(t.run.history), written, weights)]
+    if t.engine.num_processes > 1:
+        broadcast_object_list(result)  # other machines may not see the folder
+    t.engine.end_training()
+    return result[0]
+
+
+def _data_section(config: TrainConfig, train_data: PersonData, val_data: PersonData) -> dict[str, Any]:
+    return {
+        "source": config.as_dict()["data"],
+        "train_persons": len(train_data.persons),
+        "val_persons": len(val_data.persons),
+        "train_sha256": train_data.sha256,
+        "val_sha256": val_data.sha256,
+        "boxes": val_data.boxes,
+    }
+
+
+def _diverged(t: Training, crops: tuple[Tensor, ...], reason: str) -> Diverged:
+    """What to raise where a training went wrong; the batch is saved, to be looked at."""
+    step = t.run.step + 1
+    tensors = dict(zip(("images", "joints", "visible"), crops, strict=True))
+    path = write_tensors(t.folder, f"diverged-{step:09d}", tensors, {"reason": reason, "settings": t.run.settings})
+    return Diverged(f"step {step}: {reason}; the batch is kept in {path}, the last good state beside it")
+
+
+@contextlib.contextmanager
+def _interruptible(t: Training, stop: StopRequest) -> Iterator[None]:
+    """Within, nothing changes that a state holds, so that a signal need not wait for the end."""
+    try:
+        with stop.breaking_off(t.engine.num_processes == 1):
+            yield
+    except KeyboardInterrupt:
+        _save_and_stop(t, stop.signal)
+
+
+def _save_and_stop(t: Training, signal: int) -> None:
+    save(t)
+    raise Stopped(
+        f"stopped after step {t.run.step}; the state is saved, and the same command goes on from there", signal or 2
     )
 
 
-def _find_run(key: str, profile: str, runs: Path | str) -> Path | None:
-    table = read_runs(runs, profile)
-    same = table[table["key"] == key] if len(table) else table
-    return Path(same["folder"].iloc[-1]) if len(same) else None
+def _new_id(folder: Path, loss: str, key: str) -> str:
+    """A name for the record that nobody has: the time of its start, and what it is."""
+    name = f"{now().replace(':', '').replace('-', '')[:15]}-{loss}-{key}"
+    number = 1
+    while (folder / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return name if number == 1 else f"{name}-{number}"
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _silent(line: str) -> None:
+    """Processes other than the main one say nothing."""

@@ -2,24 +2,33 @@
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from hdm.data.crops import PersonCrops
 from hdm.data.persons import PersonData
 from hdm.evaluate import localisation_error, mean_pose, pck
-from hdm.inference import Predictions, predict_crops
+from hdm.inference import Predictions, interleave, predict_crops
 from hdm.models import PoseNetwork
 from hdm.pixels import apply_affine, box_affine, inside
 from hdm.protocols import Rescoring, protocol_scores
 from hdm.train.config import TrainConfig
 
 
-def validate(model: PoseNetwork, crops: PersonCrops, loss: nn.Module, config: TrainConfig) -> Predictions:
+def validate(
+    model: PoseNetwork, crops: PersonCrops, loss: nn.Module, config: TrainConfig, engine: Accelerator | None = None
+) -> Predictions:
     """Runs the network over all crops and reads the joints as the config says.
 
     loss: with the weights it was trained with, and `reduction="mean"`.
+    engine: with several processes each takes its share of the persons, and all get the predictions of all, each person
+        exactly once.
     """
-    return predict_crops(
+    # With fewer persons than processes each takes them all.
+    shares = engine.num_processes if engine is not None and len(crops) >= engine.num_processes else 1
+    place = 0 if engine is None or shares == 1 else engine.process_index
+    found = predict_crops(
         model,
         crops,
         loss,
@@ -27,8 +36,19 @@ def validate(model: PoseNetwork, crops: PersonCrops, loss: nn.Module, config: Tr
         flip_test=config.flip_test,
         batch_size=config.batch_size,
         workers=config.workers,
-        amp=config.amp,
+        precision=config.precision,
+        share=(place, shares),
     )
+    return found if shares == 1 else interleave(gather_object([found]))
+
+
+# What a run's epochs are compared by: COCO's and MPII's main figure.
+HEADLINES = ("AP", "PCKh@0.5")
+
+
+def headline(results: dict[str, float]) -> str:
+    """The name of a data set's main figure."""
+    return next(name for name in HEADLINES if name in results)
 
 
 def scores(found: Predictions, data: PersonData, config: TrainConfig) -> dict[str, float]:
