@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from hdm.data import steps_per_epoch
 from hdm.losses import GaussianMSE, make_loss
 from hdm.models import build_model
 from hdm.project import load_profile
 from hdm.train import TrainConfig, run_configs
-from hdm.train.loop import learning_rate, make_optimizer
+from hdm.train.optimizer import learning_rate, make_optimizer
 
 COCO_PERSONS, MPII_PERSONS = 149_813, 22_246
 # HRNet repository, experiments/{coco,mpii}/{resnet,hrnet}/*.yaml: END_EPOCH and LR_STEP, ROT_FACTOR, SCALE_FACTOR,
@@ -55,7 +56,8 @@ def test_settings_are_the_official_ones(data: str, model: str, size: tuple[int, 
         assert config.epochs == SCHEDULES[family][0]
         assert config.batch_size == (96 if (model, size[0]) == ("hrnet_w48", 384) else 128)
         assert (config.score, config.score_threshold, config.nms) == ("joints", 0.2, 0.9)
-        assert (config.head_channels, config.backbone_stride, config.amp) == (256, 32, False)
+        assert (config.head_channels, config.backbone_stride, config.precision) == (256, 32, "float32")
+        assert (config.order, config.reduced, config.drop_last, config.keep) == ("persons", False, False, "best")
         assert (config.train_limit, config.val_limit, config.warm_start) == (None, None, 0)
     baseline, hdm = both["gaussian_mse"], both["hdm"]
     loss = make_loss(baseline.loss, **baseline.loss_settings)
@@ -77,7 +79,8 @@ def test_the_learning_rate_from_the_first_to_the_last_step(data: str, model: str
     counted from 1, where PyTorch's scheduler of that time, called before each epoch, put them."""
     epochs, first, second = SCHEDULES[model.rstrip("0123456789").removesuffix("_w")]
     config = configs(data, model, size)["gaussian_mse"]
-    per_epoch = {"coco": COCO_PERSONS, "mpii": MPII_PERSONS}[data] // config.batch_size
+    persons = {"coco": COCO_PERSONS, "mpii": MPII_PERSONS}[data]
+    per_epoch = steps_per_epoch(persons, config.batch_size, config.drop_last)
     borders = np.arange(epochs)[:, None] * per_epoch + [0, per_epoch - 1]  # the first and the last step of every epoch
     rates = np.array([learning_rate(int(step), epochs * per_epoch, config) for step in borders.ravel()])
     expected = np.repeat([1e-3, 1e-4, 1e-5], [2 * first, 2 * (second - first), 2 * (epochs - second)])
