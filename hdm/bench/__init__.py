@@ -1,6 +1,7 @@
 """The measurements behind the book's statements on speed and on protocols: `hdm bench`."""
 
+from hdm.bench.pipeline import bench_pipeline, pipeline_table
 from hdm.bench.protocol import bench_protocol
 from hdm.bench.transport import bench_transport, speed_table
 
-__all__ = ["bench_protocol", "bench_transport", "speed_table"]
+__all__ = ["bench_pipeline", "bench_protocol", "bench_transport", "pipeline_table", "speed_table"]

@@ -39,7 +39,25 @@ def add(commands: Commands) -> None:
     traps.add_argument("--checkpoints", type=Path, default=Path("data/checkpoints"), help="where their weights are")
     traps.add_argument("--limit", type=int, help="only the first so many persons")
     traps.set_defaults(run=_bench_protocol)
-    for each in (speed, traps):
+    feed = benches.add_parser(
+        "pipeline", help="time the input pipeline, and beside mmpose's", formatter_class=Defaults,
+        description="Times reading, augmenting and batching of person crops from JPEG files and from a crop cache, in "
+        "turn with mmpose's own pipeline where --peer names a python that has it, and writes a record. Columns: images "
+        "per second, per core, their spread over the rounds, CPU milliseconds per image, times mmpose by time and by "
+        "CPU time, and the share of a simulated step's time spent waiting for data.",
+    )  # fmt: skip
+    feed.add_argument("data", help="coco:DIR or synthetic:DIR; its train part is read")
+    feed.add_argument("--input-size", type=size, default=(256, 192), metavar="ROWSxCOLUMNS", help="of a crop in pixels")
+    feed.add_argument("--persons", type=int, default=2000, help="at most so many, of randomly chosen images")
+    feed.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2, 4], help="processes; 0: in the main one")
+    feed.add_argument("--batch-size", type=int, default=32, help="persons per step")
+    feed.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    feed.add_argument("--peer", type=Path, metavar="PYTHON", help="python of an environment with mmpose")
+    feed.add_argument("--assume-step-ms", type=float, metavar="MS", help="simulate a GPU that takes so long for a step")
+    feed.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True, help="measure the crop cache too")
+    feed.add_argument("--device", default="auto", help="auto, cpu or cuda: where the stages that need one run")
+    feed.set_defaults(run=_bench_pipeline)
+    for each in (speed, traps, feed):
         each.add_argument("--benchmarks", type=Path, default=Path("data/benchmarks"), help="where the record goes")
 
 
@@ -75,4 +93,24 @@ def _bench_protocol(options: argparse.Namespace) -> None:
         limit=options.limit,
     )
     print(table.drop(columns=["data", "persons"]).round(2).to_string(index=False))
+    print(f"record {folder}")
+
+
+def _bench_pipeline(options: argparse.Namespace) -> None:
+    from hdm.bench import bench_pipeline, pipeline_table
+
+    folder, table = bench_pipeline(
+        options.data,
+        input_size=options.input_size,
+        persons=options.persons,
+        workers=options.workers,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        peer=options.peer,
+        assume_step_ms=options.assume_step_ms,
+        cached=options.cache,
+        device=options.device,
+        directory=options.benchmarks,
+    )
+    print(pipeline_table(table).to_string(index=False))
     print(f"record {folder}")
