@@ -71,7 +71,14 @@ def load_profile(name: str, root: Path | None = None) -> dict[str, Any]:
     known = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in known:
         raise InputError(f"unknown profile {name!r}: choose one of {', '.join(known) or 'none'} in {folder}")
-    path = folder / f"{name}.yml"
+    return read_settings(folder / f"{name}.yml")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, with `${NAME}` and `${NAME:-default}` taken from the environment.
+
+    Raises InputError for a file that is not there or no mapping, and for a variable with neither value nor default.
+    """
     settings = _read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} is no mapping: write one `setting: value` on each line")

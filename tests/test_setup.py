@@ -106,6 +106,7 @@ MAY_IMPORT = {
     "export": LOWER | {"train"},
     "assess": LOWER | {"train", "published"},
     "study": LOWER | {"train", "project"},
+    "cluster": LOWER | {"files", "train", "study"},
     "bench": LOWER | {"train", "assess"},
     "project": {"errors"},
     "executions": {"errors", "project"},

@@ -54,6 +54,33 @@ def add(commands: Commands) -> None:
     )
     train.set_defaults(run=_train)
 
+    study = commands.add_parser(
+        "study", help="train a grid of settings, here or on a Ray cluster",
+        description="Trains every cell of a study's grid that has no record yet; what was cut goes on from its last "
+        "state. hdm.study says what a study file looks like; book/studies has an example.",
+    )  # fmt: skip
+    study.add_argument("file", type=Path, metavar="FILE.yml", help="the study")
+    study.add_argument("--plan", action="store_true", help="only say what is done, running, cut or new")
+    study.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT; without an address the one on this machine, "
+        "or else one that is started for this study (needs the extra `cluster`)",
+    )  # fmt: skip
+    study.add_argument("--gpus-per-run", type=float, default=0, help="with --ray; 0.5: two share one (default: 0)")
+    study.add_argument("--cpus-per-run", type=float, default=1, help="with --ray; also threads (default: 1)")
+    study.add_argument(
+        "--retries",
+        type=int,
+        default=3,
+        help="with --ray: how often a run that lost its node begins again (default: 3)",
+    )
+    study.add_argument("--again", action="store_true", help="train also what has a record")
+    study.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
+    study.add_argument(
+        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
+    )
+    study.set_defaults(run=_study)
+
     runs = commands.add_parser(
         "runs", help="list, filter and compare run records",
         description="One row for each record, oldest first: the start of its run id, what was run, mean pixel error, "
@@ -114,6 +141,31 @@ def _train(options: argparse.Namespace) -> None:
         tensorboard=options.tensorboard,
     )
     print(f"record {run.folder}\nweights {run.checkpoint}")
+
+
+def _study(options: argparse.Namespace) -> None:
+    from hdm.study import plan, read_study, run_study
+
+    study = read_study(options.file)
+    places = {"runs": options.runs, "checkpoints": options.checkpoints}
+    if options.plan:
+        print(plan(study, **places).to_string(index=False))
+        return
+    if options.ray is None:
+        finished = run_study(study, reuse=not options.again, **places)
+    else:
+        from hdm.cluster import run_on_ray
+
+        finished = run_on_ray(
+            study,
+            address=options.ray or None,
+            gpus_per_run=options.gpus_per_run,
+            cpus_per_run=options.cpus_per_run,
+            retries=options.retries,
+            reuse=not options.again,
+            **places,
+        )
+    print("\n".join(f"{name}: record {run.folder}" for name, run in finished.items()))
 
 
 def _runs(options: argparse.Namespace) -> None:

@@ -100,6 +100,7 @@ def _without_tensors(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The tree with each tensor moved to `tensors` under the path that led to it; JSON has only text for keys, so a
     dict becomes pairs."""
     if isinstance(tree, Tensor):
+        name = f"{len(tensors)}{name}"  # as keys may hold slashes, paths alone could be the same
         tensors[name] = tree
         return {"tensor": name}
     if isinstance(tree, dict):
@@ -126,7 +127,7 @@ def only_here(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         with contextlib.suppress(NotImplementedError):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # `is_running` holds it for a moment
         (folder / ".holder").write_text(f"{os.getpid()} on {socket.gethostname()}")
         if lock.is_locked:  # then nobody else writes: these are of processes that were killed
             for unfinished in folder.glob(".*.partial"):
