@@ -1,7 +1,7 @@
 """Running a network over crops, with one that knows where the joints are."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from oracles import Oracle
 
 from hdm.data import PersonCrops, load_persons
 from hdm.errors import InputError
-from hdm.inference import choose_device, predict_crops
+from hdm.inference import choose_device, interleave, predict_crops
 from hdm.losses import GaussianMSE, make_loss
-from hdm.models import build_model
+from hdm.models import PoseNetwork, build_model
 from hdm.pixels import CONVENTIONS
 
 SIZE = (128, 96)
@@ -89,6 +89,71 @@ def test_a_network_sees_the_pixels_mirrored(small_data: str) -> None:
     order = crops.data.skeleton.flip_order
     peaks = ((plain + mirrored[:, order].flip(-1)) / 2).amax((-2, -1))
     torch.testing.assert_close(predict_crops(model, crops, loss, flip_test=True).peaks, peaks)
+
+
+# --- shares of several processes ---
+
+
+def talkative(name: str) -> PoseNetwork:
+    """An untrained network whose maps are far from flat: another answer for each person and joint."""
+    torch.manual_seed(1)
+    model = build_model(name, head_channels=8)
+    torch.nn.init.normal_(model.get_parameter("final_layer.weight"), std=1e5)
+    return model
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shares_put_together_are_the_whole(small_data: str, count: int) -> None:
+    """Five persons, so that shares differ in size; the second one shows no joint, so that a share can have no loss."""
+    data = load_persons(small_data, "val").head(5)
+    hidden = replace(data.persons[1], visible=np.zeros(17, np.float32))
+    crops = PersonCrops(replace(data, persons=(data.persons[0], hidden, *data.persons[2:])), SIZE)
+    model, loss = talkative("timm:test_resnet"), make_loss("hdm")
+    whole = predict_crops(model, crops, loss, batch_size=2)
+    parts = [predict_crops(model, crops, loss, batch_size=2, share=(rank, count)) for rank in range(count)]
+    assert whole.predicted.flatten(1).std(0).min() > 0  # no two persons alike
+    assert [len(part.joints) for part in parts] == [len(range(rank, 5, count)) for rank in range(count)]
+    assert math.isnan(parts[1].loss) == (count == 5)
+    together = interleave(parts)
+    assert together.loss == pytest.approx(whole.loss, rel=1e-5)
+    for name in ("joints", "visible"):
+        assert torch.equal(getattr(together, name), getattr(whole, name))
+    for name in ("predicted", "scores", "peaks", "masses"):
+        torch.testing.assert_close(getattr(together, name), getattr(whole, name), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(together.image_joints, whole.image_joints, rtol=1e-4)
+    assert together.image_joints.dtype == whole.image_joints.dtype
+
+
+def test_one_share_is_the_whole(small_data: str) -> None:
+    crops = crops_of(small_data)
+    found = predict_crops(Oracle(crops, "local"), crops, GaussianMSE(), decoder="local")
+    again = interleave([found])
+    assert again.loss == pytest.approx(found.loss)
+    for entry in fields(found):
+        assert entry.name == "loss" or np.array_equal(getattr(again, entry.name), getattr(found, entry.name))
+
+
+def test_a_share_that_cannot_be(small_data: str) -> None:
+    crops = crops_of(small_data)
+    with pytest.raises(InputError, match=r"share \(2, 2\) must be \(r, n\) with r from 0 to n - 1"):
+        predict_crops(Oracle(crops, "local"), crops, GaussianMSE(), share=(2, 2))
+
+
+# --- precision ---
+
+
+def test_a_network_in_bfloat16_finds_nearly_the_same(small_data: str) -> None:
+    """Eight bits of a number are left, and the loss and the decoder still get on with them."""
+    crops = crops_of(small_data)
+    model, loss = talkative("resnet18"), make_loss("hdm")
+    kinds: list[torch.dtype] = []
+    model.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    full = predict_crops(model, crops, loss)
+    half = predict_crops(model, crops, loss, precision="bfloat16")
+    assert kinds == [torch.float32, torch.bfloat16]
+    assert half.predicted.dtype == half.peaks.dtype == torch.float32
+    assert half.loss == pytest.approx(full.loss, rel=0.02)
+    assert half.loss != full.loss
 
 
 def test_a_loss_without_maps_has_no_flip_test(small_data: str) -> None:

@@ -2,6 +2,15 @@
 
 from hdm.bench.pipeline import bench_pipeline, pipeline_table
 from hdm.bench.protocol import bench_protocol
+from hdm.bench.step import bench_step, step_table
 from hdm.bench.transport import bench_transport, speed_table
 
-__all__ = ["bench_pipeline", "bench_protocol", "bench_transport", "pipeline_table", "speed_table"]
+__all__ = [
+    "bench_pipeline",
+    "bench_protocol",
+    "bench_step",
+    "bench_transport",
+    "pipeline_table",
+    "speed_table",
+    "step_table",
+]

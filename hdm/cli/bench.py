@@ -57,14 +57,37 @@ def add(commands: Commands) -> None:
     feed.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True, help="measure the crop cache too")
     feed.add_argument("--device", default="auto", help="auto, cpu or cuda: where the stages that need one run")
     feed.set_defaults(run=_bench_pipeline)
-    for each in (speed, traps, feed):
+    steps = benches.add_parser(
+        "step", help="time a training step and what goes with it", formatter_class=Defaults,
+        description="Times the phases of training steps, and decoders and metrics in turn with them, and writes a "
+        "record. With a data set also real short trainings (share of the time that they wait for data, memory over "
+        "epochs) and a validation.",
+    )  # fmt: skip
+    steps.add_argument("data", nargs="?", help="coco:DIR or synthetic:DIR")
+    steps.add_argument(
+        "--models", nargs="+", default=["resnet18", "resnet50"], metavar="MODEL",
+        help="decoders and metrics are compared with the last one",
+    )  # fmt: skip
+    steps.add_argument(
+        "--sizes", nargs="+", type=size, default=[(256, 192)], metavar="ROWSxCOLUMNS", help="of the crops in pixels"
+    )
+    steps.add_argument("--losses", nargs="+", default=["gaussian_mse", "hdm"], metavar="LOSS", help="as in hdm train")
+    steps.add_argument(
+        "--precisions", nargs="+", default=["float32", "bfloat16"], metavar="PRECISION",
+        help="float32, bfloat16 or, on a GPU, float16",
+    )  # fmt: skip
+    steps.add_argument("--batch-size", type=int, default=8, help="persons per step")
+    steps.add_argument("--rounds", type=int, default=5, help="how often each runs")
+    steps.add_argument("--persons", type=int, default=48, help="at most so many are trained on")
+    steps.add_argument("--val-persons", type=int, default=200, help="at most so many are validated")
+    steps.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    steps.set_defaults(run=_bench_step)
+    for each in (speed, traps, feed, steps):
         each.add_argument("--benchmarks", type=Path, default=Path("data/benchmarks"), help="where the record goes")
 
 
 def _bench_transport(options: argparse.Namespace) -> None:
-    # The profiler that counts memory talks on standard error; torch reads these when it is imported.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _quiet_profiler()
     from hdm.bench import bench_transport, speed_table
 
     folder, table = bench_transport(
@@ -114,3 +137,30 @@ def _bench_pipeline(options: argparse.Namespace) -> None:
     )
     print(pipeline_table(table).to_string(index=False))
     print(f"record {folder}")
+
+
+def _bench_step(options: argparse.Namespace) -> None:
+    _quiet_profiler()
+    from hdm.bench import bench_step, step_table
+
+    folder, table = bench_step(
+        options.models,
+        options.sizes,
+        options.losses,
+        options.precisions,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        data=options.data,
+        persons=options.persons,
+        val_persons=options.val_persons,
+        device=options.device,
+        directory=options.benchmarks,
+    )
+    print(step_table(table).to_string(index=False))
+    print(f"record {folder}")
+
+
+def _quiet_profiler() -> None:
+    """The profiler that counts memory talks on standard error; torch reads these when it is imported."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

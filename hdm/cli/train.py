@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def _train(options: argparse.Namespace) -> None:
         progress=options.progress,
         tensorboard=options.tensorboard,
     )
-    print(f"record {run.folder}\nweights {run.checkpoint}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        print(f"record {run.folder}\nweights {run.checkpoint}")
 
 
 def _study(options: argparse.Namespace) -> None:

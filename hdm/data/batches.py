@@ -222,22 +222,33 @@ def _batches(reader: _Reader, numbers: range, step: int, workers: int, pin: bool
     )
     with _handler_kept():
         blocks = iter(loader)
-    for _ in numbers:
-        try:
-            block = next(blocks)
-        except RuntimeError as error:
-            if re.match("DataLoader worker|Pin memory thread", str(error)):
-                raise WorkerDied(
-                    f"a worker process was gone when step {step} was due ({error}): run again with fewer workers, or "
-                    "give the machine or container more memory and more shared memory (/dev/shm)"
-                ) from error
-            raise
-        if isinstance(block, InputError):
-            raise block
-        parts = zip(*(torch.as_tensor(values).split(block.counts) for values in block.crops), strict=True)
-        for part, unreadable in zip(parts, block.unreadable, strict=True):
-            yield Batch(step, Crop(*part), unreadable)
-            step += 1
+    try:
+        for _ in numbers:
+            block = _next(blocks, step, workers)
+            if isinstance(block, InputError):
+                raise InputError(str(block))  # not `block` itself, which this frame would keep alive, and it this frame
+            parts = zip(*(torch.as_tensor(values).split(block.counts) for values in block.crops), strict=True)
+            for part, unreadable in zip(parts, block.unreadable, strict=True):
+                yield Batch(step, Crop(*part), unreadable)
+                step += 1
+    finally:
+        del blocks  # ends its processes now, and not when the last traceback that holds this frame is forgotten
+
+
+def _next(blocks: Iterator[_Block | InputError], step: int, workers: int) -> _Block | InputError:
+    """The next block. Raises WorkerDied where a worker process is gone."""
+    try:
+        return next(blocks)
+    except (RuntimeError, OSError, EOFError) as error:
+        told = re.match("DataLoader worker|Pin memory thread", str(error))
+        # A worker takes the memory of blocks that it has announced already with it: the connection to it breaks.
+        broken = isinstance(error, ConnectionError | FileNotFoundError | EOFError)
+        if told or (workers and broken and "in DataLoader worker process" not in str(error)):
+            raise WorkerDied(
+                f"a worker process was gone when step {step} was due ({error}): run again with fewer workers, or "
+                "give the machine or container more memory and more shared memory (/dev/shm)"
+            ) from error
+        raise
 
 
 def _prepare_worker(worker: int) -> None:

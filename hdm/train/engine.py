@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,9 +32,9 @@ def start_engine(config: TrainConfig, tensorboard: Path | str | None = None) -> 
     device = choose_device(config.device)
     if config.precision == "float16" and device.type == "cpu":
         raise InputError("precision float16 needs a GPU: use bfloat16 or float32 on a CPU")
-    if is_initialized():
-        # Accelerate keeps device and precision for the life of a process; the next run may have others.
-        AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
+    _forget()
+    if tensorboard is not None and find_spec("tensorboard") is None:  # Accelerate would go on without
+        raise InputError("TensorBoard is not installed: pip install tensorboard")
     # A head of the loss's own has no part in the steps of a warm start.
     unused = DistributedDataParallelKwargs(find_unused_parameters=config.warm_start > 0)
     try:
@@ -45,9 +46,23 @@ def start_engine(config: TrainConfig, tensorboard: Path | str | None = None) -> 
             project_dir=None if tensorboard is None else str(tensorboard),
         )
     except (ValueError, ImportError) as error:
-        if tensorboard is not None and "tensorboard" in str(error).lower():
-            raise InputError("TensorBoard is not installed: pip install tensorboard") from error
         raise InputError(f"precision {config.precision} does not work on {device}: {error}") from error
+
+
+@contextlib.contextmanager
+def engine_released() -> Iterator[None]:
+    """At its end another run of this process may have another device or precision, or several processes."""
+    try:
+        yield
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    """Accelerate keeps device and precision for the life of a process, and `notebook_launcher` refuses to start where
+    it has any."""
+    if is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
 
 
 class Learner(nn.Module):
@@ -76,9 +91,11 @@ class Learner(nn.Module):
         # Whatever the precision of the network, a transport problem needs all digits.
         with torch.autocast(heatmaps.device.type, enabled=False):
             heatmaps = heatmaps.float()
+            objective = self.objective(warm)
             if not bool((visible > 0).any()):
-                return heatmaps.sum() * 0
-            return self.objective(warm)(heatmaps, joints, visible)
+                # Every weight takes part, the loss's own too, or other processes would wait for its gradient.
+                return sum((weight.sum() * 0 for weight in objective.parameters()), heatmaps.sum() * 0)
+            return objective(heatmaps, joints, visible)
 
 
 def mean_over(loss: nn.Module, visible: Float[Tensor, "B K"]) -> Float[Tensor, ""]:

@@ -27,7 +27,7 @@ from hdm.protocols import mpii_truth
 from hdm.records import RUNS, now, provenance, write_run
 from hdm.train.checkpoint import only_here, write_tensors
 from hdm.train.config import TrainConfig
-from hdm.train.engine import StopRequest, everywhere, mean_over, start_engine, stop_requests
+from hdm.train.engine import StopRequest, engine_released, everywhere, mean_over, start_engine, stop_requests
 from hdm.train.optimizer import learning_rate
 from hdm.train.progress import Clock, Progress, epoch_line, peak_memory_mb, progress_bar, show_progress
 from hdm.train.reading import RESTARTS, Log, make_train_crops, make_val_crops, note_unreadable, steady_batches
@@ -75,7 +75,8 @@ def train(
     engine = start_engine(config, tensorboard)
     log = log if engine.is_main_process else _silent
     folder = run_folder(checkpoints, profile, config.loss, key)
-    with only_here(folder) if engine.is_main_process else contextlib.nullcontext(), stop_requests() as stop:
+    alone = only_here(folder) if engine.is_main_process else contextlib.nullcontext()
+    with engine_released(), alone, stop_requests() as stop:
         source = provenance()  # of the code that is loaded now, whatever happens to the files while it runs
         run_id = _new_id(Path(runs) / profile, config.loss, key)
         mean_pose_error = mean_pose_error_px(train_data, val_data, config)
@@ -164,18 +165,22 @@ def _take_step(t: Training, crops: Crop, steps: int) -> None:
     t.run.objective = "cross_entropy" if warm else config.loss
     t.run.lr = learning_rate(t.run.step, steps, config)
     objective = learner.objective(warm)
-    images, joints, visible = _at_least(crops, config.accumulate)
-    weight = mean_over(objective, visible)
+    images, joints, visible = crops.image, crops.joints, crops.visible
+    sums = torch.stack([mean_over(objective, visible), torch.tensor(float(len(images)))])
     if engine.num_processes > 1:
-        weight = engine.reduce(weight.to(engine.device), "sum")
-    if (whole := float(weight)) == 0:  # no joint of the batch is visible: nothing can be learnt
+        sums = engine.reduce(sums.to(engine.device), "sum")
+    whole, persons = sums.tolist()
+    if whole == 0:  # no joint of the batch is visible: nothing can be learnt
         return
+    count = min(config.accumulate, math.ceil(persons / engine.num_processes))  # some process has a person in each part
+    if not config.sync_batch_norm:
+        images, joints, visible = _at_least(count, images, joints, visible)
 
     for group in t.optimizer.param_groups:
         group["lr"] = t.run.lr
     t.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=engine.device)
-    parts = list(zip(*(values.tensor_split(config.accumulate) for values in (images, joints, visible)), strict=True))
+    parts = list(zip(*(values.tensor_split(count) for values in (images, joints, visible)), strict=True))
     for number, part in enumerate(parts, start=1):
         share = float(mean_over(objective, part[2])) / whole
         last = number == len(parts)
@@ -200,14 +205,13 @@ def _take_step(t: Training, crops: Crop, steps: int) -> None:
     engine.log({"loss": loss, "gradient norm": norm, "lr": t.run.lr}, step=t.run.step + 1)
 
 
-def _at_least(crops: Crop, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+def _at_least(rows: int, images: Tensor, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Images, joints and visible of a batch; where it has fewer than `rows` persons (the share of one process can be
-    empty) black images without a visible joint are put after them, so that every process does the same."""
-    missing = max(0, rows - len(crops.image))
-    ends = (0,) * 7 + (missing,)
-    images, joints, visible = crops.image, crops.joints, crops.visible
+    empty) black images without a visible joint are put after them, as batch norm has no average over nothing."""
+    missing = max(0, rows - len(images))
     if not missing:
         return images, joints, visible
+    ends = (0,) * 7 + (missing,)
     return functional.pad(images, ends), functional.pad(joints, ends[2:]), functional.pad(visible, ends[4:])
 
 

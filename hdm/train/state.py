@@ -175,7 +175,7 @@ def write_weights(t: Training) -> Path:
     """Writes the network's weights, and those of the loss if it has any, with the settings inside."""
     tensors = dict(t.network.state_dict())
     tensors |= {LOSS + name: value for name, value in t.learner.loss.state_dict().items()}
-    notes = {"settings": t.run.settings, "run_id": t.run.run_id, "step": t.run.step}
+    notes = {"settings": t.run.settings, "step": t.run.step}  # and no time, so that equal weights have equal names
     return write_tensors(t.folder, "weights", tensors, notes)
 
 

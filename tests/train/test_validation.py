@@ -14,10 +14,11 @@ from hdm.data.crops import PersonCrops
 from hdm.data.skeletons import COCO
 from hdm.decode import decode
 from hdm.losses import HDMLoss, make_loss
-from hdm.models import SimpleBaseline
+from hdm.models import SimpleBaseline, build_model
 from hdm.pixels import apply_affine, box_affine
 from hdm.train import TrainConfig
-from hdm.train.validation import mean_pose_error_px, scores, validate
+from hdm.train.engine import start_engine
+from hdm.train.validation import headline, mean_pose_error_px, scores, validate
 
 
 class Oracle(SimpleBaseline):
@@ -92,6 +93,34 @@ def test_the_batch_size_changes_nothing(config: TrainConfig) -> None:
         assert other.loss == pytest.approx(results[0].loss, rel=1e-5)
         assert other.error_px == pytest.approx(results[0].error_px, rel=1e-5)
         torch.testing.assert_close(other.predicted, results[0].predicted)
+
+
+def test_one_process_of_an_engine_sees_everybody(config: TrainConfig) -> None:
+    """Of several each takes its share: `tests/train/test_engine.py` starts some."""
+    crops = crops_of(config)
+    offset = (0.3, -0.4)
+    alone = validate(Oracle(crops, offset), crops, make_loss("hdm"), config)
+    engine = start_engine(config)
+    assert engine.num_processes == 1
+    found = validate(Oracle(crops, offset), crops, make_loss("hdm"), config, engine)
+    assert scores(found, crops.data, config) == scores(alone, crops.data, config)
+    assert (found.loss, len(found.joints)) == (alone.loss, len(crops))
+
+
+@pytest.mark.parametrize("headlines", [("AP", "error_px"), ("PCKh@0.5", "error_px")])
+def test_the_headline_is_the_main_figure_of_the_data_set(headlines: tuple[str, str]) -> None:
+    assert headline(dict.fromkeys(reversed(headlines), 0.0)) == headlines[0]
+
+
+def test_validation_in_the_precision_of_the_run(config: TrainConfig) -> None:
+    crops = crops_of(config)
+    kinds: list[torch.dtype] = []
+    for precision in ("float32", "bfloat16"):
+        model = build_model("timm:test_resnet", head_channels=8)
+        model.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+        found = validate(model, crops, make_loss("hdm"), replace(config, precision=precision, batch_size=100))
+        assert found.predicted.dtype == torch.float32 and np.isfinite(found.loss)
+    assert kinds == [torch.float32, torch.bfloat16]
 
 
 def test_a_loss_that_reads_joints_needs_no_decoder(config: TrainConfig) -> None:
