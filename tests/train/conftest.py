@@ -1,12 +1,24 @@
 """Runs small enough for a test: a tiny network on crops of 64 x 32 pixels, and one thread, so that numbers repeat."""
 
+import functools
+import multiprocessing
+import pkgutil
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
+from hdm.records import read_epochs
 from hdm.train import Run, TrainConfig, train
+from hdm.train.checkpoint import read_tensors
+
+# Columns of the epochs that are not the same twice.
+TIMES = ["seconds", "train_seconds", "val_seconds", "data_wait", "images_per_second", "memory_mb"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +58,67 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         return train(config, **quiet | options)
 
     return start
+
+
+@pytest.fixture
+def fork(run: Callable[..., Run]) -> Iterator[Callable[..., BaseProcess]]:
+    """`run` in a process of its own, which is killed at the end of the test if it still works."""
+    if torch.cuda.is_available():
+        pytest.skip("torch cannot train in a forked process where there is a GPU")
+    context = multiprocessing.get_context("fork")
+    children: list[BaseProcess] = []
+
+    def start(*arguments, **options) -> BaseProcess:
+        children.append(context.Process(target=run, args=arguments, kwargs=options))
+        children[-1].start()
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+        child.join()
+
+
+@pytest.fixture
+def at_call() -> Callable[..., AbstractContextManager[None]]:
+    """`with at_call("torch.optim.Adam.step", 3, action)`: just before the third call of it, the action happens."""
+
+    @contextmanager
+    def arrange(target: str, number: int, action: Callable[[], object]) -> Iterator[None]:
+        place, _, name = target.rpartition(".")
+        owner, calls = pkgutil.resolve_name(place), 0
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def counted(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                action()
+            return original(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, counted)
+            yield
+
+    return arrange
+
+
+@pytest.fixture(scope="session")
+def same_end() -> Callable[[Run, Run], None]:
+    """Fails unless two runs came to the same numbers to the last bit: weights, results, and epochs but for times."""
+
+    def check(first: Run, second: Run) -> None:
+        one, other = (read_tensors(result.checkpoint)[0] for result in (first, second))
+        assert one.keys() == other.keys()
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+        results = [pd.Series(result.record["results"]) for result in (first, second)]
+        pd.testing.assert_series_equal(*results, check_exact=True)
+        in_memory = list(first.epochs) == list(second.epochs)  # else one was read from its record, in six digits
+        epochs = [result.epochs if in_memory else read_epochs(result.folder) for result in (first, second)]
+        pd.testing.assert_frame_equal(*(table.drop(columns=TIMES) for table in epochs), check_exact=True)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,39 +1,39 @@
-"""Training runs: what they record, that they learn, and that nothing is lost when they are stopped."""
+"""Training runs: what they record, that they learn, and what each setting does."""
 
 import json
 import math
-import multiprocessing
 import os
-import resource
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor, nn
 
-from hdm.data import load_persons
+import hdm.train.state
+from hdm.data import epoch_order, load_persons
+from hdm.data.augment import Augmentation
+from hdm.data.cache import make_cache
 from hdm.data.crops import PersonCrops
-from hdm.errors import InputError
+from hdm.errors import InputError, Stopped
 from hdm.losses import make_loss
+from hdm.protocols import protocol_scores
 from hdm.records import read_epochs, read_run, read_runs, results_table
-from hdm.train import Run, TrainConfig, finished_run, trained_network
-from hdm.train.checkpoint import load_checkpoint, save_checkpoint
-from hdm.train.loop import learning_rate
+from hdm.train import Run, TrainConfig, trained_network
+from hdm.train.checkpoint import read_tensors
 from hdm.train.validation import validate
 
 Tiny = Callable[..., TrainConfig]
 Start = Callable[..., Run]
-
-
-def assert_same_numbers(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """All that an epoch measures, to six digits; times differ."""
-    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"), rtol=1e-6)
+AtCall = Callable[..., AbstractContextManager[None]]
+SameEnd = Callable[[Run, Run], None]
 
 
 # --- what a run records ---
@@ -62,7 +62,11 @@ def test_a_run_records_what_was_run_and_what_came_out(tiny: Tiny, run: Start, tm
     assert math.isnan(epochs.loc[0, "train_loss"])
     assert epochs.loc[1:, "train_loss"].notna().all()
     assert (epochs["val_loss"] > 0).all()
-    pd.testing.assert_frame_equal(read_epochs(result.folder), epochs, rtol=1e-5)
+    assert (epochs.loc[1:, "images_per_second"] > 0).all() and epochs["data_wait"][1:].between(0, 1).all()
+    assert (epochs["seconds"] >= epochs["val_seconds"]).all() and record["seconds"] == epochs["seconds"].sum()
+    assert (epochs["unreadable"] == 0).all()
+    written = read_epochs(result.folder)[list(epochs.columns)]
+    pd.testing.assert_frame_equal(written, epochs, rtol=1e-5, check_dtype=False)
 
     results = record["results"]
     assert results["error_px"] == epochs["error_px"].iloc[-1]
@@ -70,6 +74,9 @@ def test_a_run_records_what_was_run_and_what_came_out(tiny: Tiny, run: Start, tm
     assert 0 < results["mean_pose_error_px"] < 32
     assert 0 <= results["PCK@0.05"] <= results["PCK@0.1"] <= results["PCK@0.2"] <= 1
     assert -1 <= results["AP"] <= 1
+    assert record["weights"]["file"] == result.checkpoint.name
+    assert record["selection"] == {"keep": "last", "epoch": 2, "by": None}
+    assert record["faults"] == {"unreadable": {}, "worker_restarts": 0}
 
 
 def test_no_path_of_the_machine_is_in_a_record(tiny: Tiny, run: Start, tmp_path: Path) -> None:
@@ -86,26 +93,12 @@ def test_the_untrained_error_is_that_of_the_first_weights(tiny: Tiny, run: Start
     assert run(tiny(epochs=1, seed=1), "seed").record["results"]["untrained_error_px"] != first
 
 
-def test_a_trained_network_is_the_one_that_was_measured(tiny: Tiny, run: Start) -> None:
-    config = tiny(loss_settings={"sigma": 1.5}, lr=0.01, warm_up=0.0)
-    result = run(config)
-    model, loss = trained_network(result)
-    assert not model.training
-    crops = PersonCrops(load_persons(config.data, "val").head(config.val_limit), config.input_size)
-    again = validate(model, crops, loss, config)
-    assert again.error_px == pytest.approx(result.record["results"]["error_px"], rel=1e-4)
-    assert again.loss == pytest.approx(result.epochs["val_loss"].iloc[-1], rel=1e-4)
-    result.checkpoint.unlink()
-    with pytest.raises(InputError, match="weights .*last.pt of run .* are not there: train it again"):
-        trained_network(result)
-
-
 def test_the_usual_backbone_runs_too(tiny: Tiny, run: Start) -> None:
     """ResNet-18, with worker processes, bf16, a stepped learning rate and fewer persons than a batch holds."""
     # 64 x 64, because on CPUs with AMX, bf16 convolutions of stride 2 are wrong where their output is one pixel wide
     # (pytorch/pytorch, issue 169688).
-    settings = {"model": "resnet18", "workers": 1, "amp": True, "schedule": "step", "input_size": (64, 64)}
-    config = tiny(loss="hdm", epochs=1, train_limit=5, val_limit=3, **settings)
+    settings = {"model": "resnet18", "workers": 1, "schedule": "step", "input_size": (64, 64)}
+    config = tiny(loss="hdm", epochs=1, train_limit=5, val_limit=3, precision="bfloat16", **settings)
     result = run(config)
     assert result.epochs["train_loss"].notna().tolist() == [False, True]
 
@@ -131,11 +124,10 @@ def test_a_few_persons_are_learnt_by_heart(tiny: Tiny, run: Start, seen_data: st
     assert results["error_px"] < results["mean_pose_error_px"]
 
 
-def test_the_same_seed_gives_the_same_numbers(tiny: Tiny, run: Start) -> None:
-    first, second = run(tiny(), "first"), run(tiny(), "second")
-    assert_same_numbers(first.epochs, second.epochs)
-    weights = [load_checkpoint(result.checkpoint)["model"] for result in (first, second)]
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+def test_the_same_seed_gives_the_same_numbers(tiny: Tiny, run: Start, same_end: SameEnd) -> None:
+    first = run(tiny(), "first")
+    same_end(first, run(tiny(), "second"))
+    same_end(first, run(tiny(workers=2), "workers"))
     other = run(tiny(seed=1), "other")
     assert other.epochs["train_loss"].iloc[1] != pytest.approx(first.epochs["train_loss"].iloc[1], rel=1e-6)
 
@@ -146,6 +138,7 @@ def test_the_same_seed_gives_the_same_numbers(tiny: Tiny, run: Start) -> None:
         ({}, True),
         ({"rotation": 40.0, "scale": 0.3, "flip": 0.5}, False),  # other views of the same persons
         ({"train_limit": 20}, False),  # sixteen others of the twenty
+        ({"train_limit": 20, "order": "persons"}, False),
     ],
 )
 def test_every_epoch_draws_anew(tiny: Tiny, run: Start, settings: dict, alike: bool) -> None:
@@ -190,32 +183,6 @@ def test_a_warm_start_has_the_temperature_of_the_loss(tiny: Tiny, run: Start) ->
 
 # --- the learning rate ---
 
-COSINE = {0: 1 / 11, 4: 5 / 11, 9: 10 / 11, 10: 1.0, 40: 0.75, 55: 0.5, 70: 0.25, 99: 0.000304586}
-STEP = {0: 1 / 11, 9: 10 / 11, 10: 1.0, 59: 1.0, 60: 0.1, 89: 0.1, 90: 0.01, 99: 0.01}
-
-
-@pytest.mark.parametrize(("schedule", "golden"), [("cosine", COSINE), ("step", STEP)])
-def test_the_learning_rate_at_chosen_steps(schedule: str, golden: dict[int, float]) -> None:
-    """100 steps, a tenth of them to warm up; the cosine falls from step 10 to 100, the steps come at 60 and 90."""
-    config = TrainConfig("synthetic:x", lr=0.02, warm_up=0.1, schedule=schedule, drops=(0.6, 0.9))
-    for step, share in golden.items():
-        assert learning_rate(step, 100, config) == pytest.approx(0.02 * share, rel=1e-5), step
-
-
-def test_the_official_schedule() -> None:
-    """SimpleBaseline: 140 epochs, a tenth of the rate from epoch 90 on and a hundredth from 120 on."""
-    config = TrainConfig("synthetic:x", lr=1e-3, warm_up=0.0, schedule="step", drops=(90 / 140, 120 / 140), epochs=140)
-    rates = [learning_rate(epoch * 1000, 140_000, config) for epoch in (0, 89, 90, 119, 120, 139)]
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "step"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 50])
-@pytest.mark.parametrize("warm_up", [0.0, 0.05, 1.0])
-def test_the_learning_rate_is_positive_and_at_most_its_peak(schedule: str, steps: int, warm_up: float) -> None:
-    config = TrainConfig("synthetic:x", lr=0.02, warm_up=warm_up, schedule=schedule)
-    assert all(0 < learning_rate(step, steps, config) <= 0.02 for step in range(steps))
-
 
 def test_the_recorded_rate_is_that_of_the_last_step(tiny: Tiny, run: Start) -> None:
     config = tiny(lr=0.004, warm_up=0.0)
@@ -224,89 +191,188 @@ def test_the_recorded_rate_is_that_of_the_last_step(tiny: Tiny, run: Start) -> N
     assert rates == pytest.approx([0, 0.004 * (1 + math.sqrt(0.5)) / 2, 0.004 * (1 - math.sqrt(0.5)) / 2])
 
 
-# --- stopped and continued ---
-
-CHILD = """
-import json, sys, torch
-from hdm.train import TrainConfig, train
-torch.set_num_threads(1)
-config = TrainConfig.from_dict(json.loads(sys.argv[1]))
-train(config, runs=sys.argv[2], checkpoints=sys.argv[3], log=lambda line: print(line, flush=True))
-"""
+# --- what a step does, and which weights are kept ---
 
 
-def start_child(config: TrainConfig, root: Path) -> subprocess.Popen:
-    settings = {**config.as_dict(), "data": config.data}
-    arguments = [json.dumps(settings), str(root / "runs"), str(root / "checkpoints")]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def without_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose persons do not depend on who else is in the batch."""
+    build_model = hdm.train.state.build_model
+
+    def build(*arguments, **options) -> nn.Module:
+        model = build_model(*arguments, **options)
+        for name, module in list(model.named_modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                model.set_submodule(name, nn.GroupNorm(1, module.num_features))
+        return model
+
+    monkeypatch.setattr(hdm.train.state, "build_model", build)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="torch cannot train in a forked process where there is a GPU")
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    """A process of its own, killed in its second epoch without a chance to tidy up."""
-    config = tiny(loss="hdm", epochs=4, warm_start=0.5)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=run, args=(config, "killed"), kwargs={"log": sender.send})
-    child.start()
-    while "epoch 1/4" not in receiver.recv():
-        pass
-    child.kill()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    assert len(read_runs(tmp_path / "killed" / "runs")) == 0
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the optimiser had at each of its steps: the gradient's norm, the rate, and the parameters it came to."""
+    seen: list[dict[str, Any]] = []
+    step = torch.optim.Adam.step
 
-    lines: list[str] = []
-    continued = run(config, "killed", log=lines.append)
-    assert "goes on after epoch" in lines[0]
-    assert len(lines) <= 4  # not from the start
-    whole = run(config, "whole")
-    assert_same_numbers(continued.epochs, whole.epochs)
-    assert len(continued.record["sessions"]) == 2
-    for name, value in whole.record["results"].items():
-        assert continued.record["results"][name] == pytest.approx(value, rel=1e-6), name
+    def look(optimizer: torch.optim.Adam, *arguments, **options) -> object:
+        (group,) = optimizer.param_groups
+        norm = float(torch.stack([value.grad.norm() for value in group["params"]]).norm())
+        result = step(optimizer, *arguments, **options)
+        seen.append(
+            {"norm": norm, "lr": group["lr"], "parameters": [value.detach().clone() for value in group["params"]]}
+        )
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", look)
+    return seen
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_run_killed_again_and_again_comes_to_the_same_end(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    """Killed at four arbitrary moments, while it starts, trains or writes; never a damaged file, never a lost epoch."""
-    config = tiny(epochs=40)
-    done = -1
-    for delay in (0.0, 0.15, 0.4, 0.05):
-        child = start_child(config, tmp_path / "killed")
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(delay)
-        child.kill()
-        child.wait()
-        (checkpoint,) = (tmp_path / "killed" / "checkpoints").rglob("last.pt")
-        saved = load_checkpoint(checkpoint)
-        assert saved is not None
-        assert saved["history"][-1]["epoch"] >= done
-        done = saved["history"][-1]["epoch"]
-    assert_same_numbers(run(config, "killed").epochs, run(config, "whole").epochs)
+@pytest.mark.parametrize("accumulate", [3, 8])
+def test_a_batch_in_parts_is_the_same_step(
+    tiny: Tiny, run: Start, without_batch_norm: None, watched: list[dict], accumulate: int
+) -> None:
+    """Parts of different sizes, whose persons show different numbers of joints."""
+    settings = {"batch_size": 7, "train_limit": 14, "lr": 1e-4, "rotation": 90.0, "scale": 0.9}
+    whole = run(tiny(**settings), "whole").epochs
+    parts = run(tiny(**settings, accumulate=accumulate), "parts").epochs
+    assert len(watched) == 8
+    assert [row["lr"] for row in watched[:4]] == [row["lr"] for row in watched[4:]]
+    assert watched[4]["norm"] == pytest.approx(watched[0]["norm"], rel=1e-4)
+    pd.testing.assert_series_equal(parts["train_loss"], whole["train_loss"], rtol=1e-4)
+    pd.testing.assert_series_equal(parts["grad_norm"], whole["grad_norm"], rtol=1e-3)
 
 
-def test_interrupted_from_the_keyboard(tiny: Tiny, run: Start) -> None:
-    config = tiny(epochs=3)
+def test_a_gradient_is_clipped(tiny: Tiny, run: Start, watched: list[dict]) -> None:
+    free = run(tiny(epochs=1, lr=1e-9), "free").epochs["grad_norm"]
+    norms = [row["norm"] for row in watched]
+    assert free[1] == pytest.approx(np.mean(norms), rel=1e-5)
+    limit = min(norms) / 3
+    watched.clear()
+    clipped = run(tiny(epochs=1, lr=1e-9, clip=limit), "clipped").epochs["grad_norm"]
+    assert [row["norm"] for row in watched] == pytest.approx([limit, limit], rel=1e-4)
+    assert clipped[1] == pytest.approx(free[1], rel=1e-5)  # what it was before
+    watched.clear()
+    run(tiny(epochs=1, lr=1e-9, clip=max(norms) * 2), "loose")
+    assert [row["norm"] for row in watched] == pytest.approx(norms, rel=1e-5)
 
-    def press(line: str) -> None:
-        if "epoch 1/3" in line:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(config, "stopped", log=press)
-    assert_same_numbers(run(config, "stopped").epochs, run(config, "whole").epochs)
+def test_averaged_weights_are_kept(tiny: Tiny, run: Start, watched: list[dict]) -> None:
+    """a_1 = w_1, a_t = 0.6 a_(t-1) + 0.4 w_t after each of three steps."""
+    config = tiny(epochs=1, batch_size=5, lr=0.01, warm_up=0.0, ema=0.6)
+    result = run(config)
+    averages: list[Tensor] = watched[0]["parameters"]
+    for row in watched[1:]:
+        averages = [0.6 * old + 0.4 * new for old, new in zip(averages, row["parameters"], strict=True)]
+    assert len(watched) == 3
+    model, loss = trained_network(result)
+    for value, expected, last in zip(model.parameters(), averages, watched[-1]["parameters"], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(value, last)
+    crops = PersonCrops(load_persons(config.data, "val").head(config.val_limit), config.input_size, reduced=True)
+    again = validate(model, crops, loss, config)
+    assert again.error_px == pytest.approx(result.record["results"]["error_px"], rel=1e-4)
+    plain = run(tiny(epochs=1, batch_size=5, lr=0.01, warm_up=0.0), "plain")
+    assert plain.epochs["train_loss"][1] == result.epochs["train_loss"][1]  # what is learnt does not depend on it
+    assert plain.record["results"]["error_px"] != result.record["results"]["error_px"]
 
 
-def test_a_finished_run_is_trained_again_from_the_start(tiny: Tiny, run: Start) -> None:
+def test_the_best_weights_are_kept(tiny: Tiny, run: Start, small_mpii: str, tmp_path: Path) -> None:
+    """A learning rate that rises and rises: what was learnt is lost again."""
+    network = {"head_channels": 32, "backbone_stride": 16, "batch_size": 4}
+    config = tiny(data=small_mpii, train_limit=8, epochs=10, lr=0.3, warm_up=1.0, keep="best", **network)
+    result = run(config)
+    scores, errors = result.epochs["PCKh@0.5"], result.epochs["error_px"]
+    best = int(scores[1:].idxmax())  # the first of equals
+    assert best < 10 and scores[best] > 0 and errors[best] != errors[10]
+    assert result.record["selection"] == {"keep": "best", "epoch": best, "by": "PCKh@0.5"}
+    assert result.record["results"]["PCKh@0.5"] == scores[best]
+    assert result.record["results"]["error_px"] == errors[best]
+    assert result.record["results"]["untrained_error_px"] == errors[0]
+    model, loss = trained_network(result)
+    data = load_persons(config.data, "val").head(config.val_limit)
+    found = validate(model, PersonCrops(data, config.input_size, reduced=True), loss, config)
+    assert found.error_px == pytest.approx(errors[best], rel=1e-4)
+    assert protocol_scores(data, found, config.input_size, config.convention)["PCKh@0.5"] == scores[best]
+    assert [path.name for path in result.checkpoint.parent.glob("*.safetensors")] == [result.checkpoint.name]
+    assert run(tiny(**vars(config) | {"keep": "last"}), "last").record["results"]["error_px"] == errors[10]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"batch_size": 5}, 3),
+        ({"batch_size": 5, "drop_last": False}, 4),
+        ({"batch_size": 16}, 1),
+        ({"batch_size": 99}, 1),  # an incomplete batch is not left out where it is the only one
+        ({"batch_size": 8, "accumulate": 4}, 2),
+    ],
+)
+def test_number_of_steps(tiny: Tiny, run: Start, watched: list[dict], settings: dict, steps: int) -> None:
+    epochs = run(tiny(warm_up=0.0, lr=0.008, **settings)).epochs
+    assert len(watched) == 2 * steps
+    rates = [0.004 * (1 + math.cos(math.pi * step / (2 * steps))) for step in range(2 * steps)]
+    assert [row["lr"] for row in watched] == pytest.approx(rates)
+    assert epochs["lr"].tolist() == [0, watched[steps - 1]["lr"], watched[-1]["lr"]]
+
+
+def out_of_sight(annotations: list[dict]) -> None:
+    """All but the first three persons have one joint, and it is far outside of the box."""
+    for annotation in annotations[3:]:
+        annotation["keypoints"] = [0, 0, 0] * 16 + [annotation["bbox"][0] + 5000, annotation["bbox"][1] + 5000, 2]
+
+
+def test_a_batch_without_a_visible_joint_is_passed_over(
+    tiny: Tiny, run: Start, watched: list[dict], small_data: str, tmp_path: Path
+) -> None:
+    data = change_annotations(small_data, tmp_path / "data", "train", out_of_sight)
+    config = tiny(data=data, batch_size=2, epochs=3)
+    result = run(config)
+    persons = load_persons(data, "train").head(16)
+    seen = [
+        any(persons.persons[index].visible.sum() > 1 for index in step)
+        for epoch in (1, 2, 3)
+        for step in epoch_order(persons, 2, seed=0, epoch=epoch, drop_last=True)
+    ]
+    assert 0 < len(watched) == sum(seen) < len(seen) == 24
+    assert np.isfinite(result.epochs["train_loss"][1:]).all()
+
+
+# --- a cache ---
+
+
+def test_a_run_from_a_cache_is_the_same(
+    tiny: Tiny, run: Start, same_end: SameEnd, small_data: str, tmp_path: Path
+) -> None:
+    files = run(tiny(half_body=0.3), "files")
+    copy = shutil.copytree(small_data.partition(":")[2], tmp_path / "copy" / "data")
+    data = f"synthetic:{copy}"
+    make_cache(data, tmp_path / "crops", (64, 32), augmentation=Augmentation(half_body=0.3), progress=False)
+    for part in ("train2017", "val2017"):
+        shutil.rmtree(copy / part)  # the pictures themselves are not needed
+    for workers in (0, 1):
+        cached = run(tiny(data=data, half_body=0.3, cache=str(tmp_path / "crops"), workers=workers), f"{workers}")
+        same_end(cached, files)
+        assert cached.record["key"] == files.record["key"]
+        assert cached.record["settings"]["cache"] == "crops"
+
+
+def test_a_cache_of_other_crops_is_refused(tiny: Tiny, run: Start, small_data: str, tmp_path: Path) -> None:
+    make_cache(small_data, tmp_path / "crops", (64, 64), progress=False)
+    with pytest.raises(InputError, match=r"was made for the input size \[64, 64\], not \[64, 32\]"):
+        run(tiny(cache=str(tmp_path / "crops")))
+    with pytest.raises(InputError, match="holds no finished cache of the part"):
+        run(tiny(cache=str(tmp_path / "nowhere")))
+
+
+# --- records instead of training ---
+
+
+def test_a_finished_run_is_trained_again_from_the_start(tiny: Tiny, run: Start, same_end: SameEnd) -> None:
     first = run(tiny())
-    while time.strftime("%H%M%S", time.gmtime()) in first.folder.name:
-        time.sleep(0.1)  # records are named by the second
-    again = run(tiny())
+    again = run(tiny())  # perhaps in the same second, by which records are named
     assert again.folder != first.folder
-    assert_same_numbers(again.epochs, first.epochs)
+    same_end(again, first)
 
 
 def test_a_record_can_be_shown_instead_of_training(tiny: Tiny, run: Start, tmp_path: Path) -> None:
@@ -374,11 +440,10 @@ def test_a_missing_reference_of_mpii_is_told_before_the_training(
     assert not lines
 
 
-def test_the_official_settings_train_and_repeat(tiny: Tiny, run: Start) -> None:
+def test_the_official_settings_train_and_repeat(tiny: Tiny, run: Start, same_end: SameEnd) -> None:
     first, again = (run(tiny(**OFFICIAL), place) for place in ("first", "again"))
-    assert_same_numbers(first.epochs, again.epochs)
+    same_end(first, again)
     assert first.record["key"] != run(tiny(), "plain").record["key"]
-    assert finished_run(first.folder, first.checkpoint.parents[2]).checkpoint == first.checkpoint
 
 
 def test_only_a_loss_that_draws_targets_sees_joints_outside_of_the_map(tiny: Tiny, run: Start) -> None:
@@ -390,26 +455,26 @@ def test_only_a_loss_that_draws_targets_sees_joints_outside_of_the_map(tiny: Tin
 
 
 @pytest.mark.parametrize("loss", ["simcc", "rle"])
-def test_a_head_is_trained_saved_and_restored(tiny: Tiny, run: Start, loss: str) -> None:
+def test_a_head_is_trained_saved_and_restored(
+    tiny: Tiny, run: Start, at_call: AtCall, same_end: SameEnd, loss: str
+) -> None:
     config = tiny(loss=loss, loss_settings={"size": [16, 8]}, lr=0.01, warm_up=0.0)
 
-    def press(line: str) -> None:
-        if "epoch 1/2" in line:
-            raise KeyboardInterrupt
+    def press() -> None:
+        signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(config, "stopped", log=press)
+    with at_call("torch.optim.Adam.step", 3, press), pytest.raises(Stopped):
+        run(config, "stopped")
     result = run(config, "stopped")
-    assert_same_numbers(result.epochs, run(config, "whole").epochs)
+    same_end(result, run(config, "whole"))
 
     model, trained = trained_network(result)
     untrained = make_loss(loss, **config.loss_settings).state_dict()
-    saved = load_checkpoint(result.checkpoint)
-    assert saved is not None
+    saved, _ = read_tensors(result.checkpoint)
     for name, value in trained.state_dict().items():
-        assert torch.equal(value, saved["loss"][name])
+        assert torch.equal(value, saved[f"loss.{name}"])
         assert not torch.equal(value, untrained[name])
-    crops = PersonCrops(load_persons(config.data, "val").head(config.val_limit), config.input_size)
+    crops = PersonCrops(load_persons(config.data, "val").head(config.val_limit), config.input_size, reduced=True)
     again = validate(model, crops, trained, config)
     assert again.loss == pytest.approx(result.epochs["val_loss"].iloc[-1], rel=1e-4)
     assert again.error_px == pytest.approx(result.record["results"]["error_px"], rel=1e-4)
@@ -428,100 +493,7 @@ def test_heatmaps_that_the_head_does_not_fit(tiny: Tiny, run: Start) -> None:
         run(tiny(loss="simcc"))
 
 
-def test_a_checkpoint_from_before_losses_had_heads(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    def press(line: str) -> None:
-        if "epoch 1/2" in line:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny(), "old", log=press)
-    (checkpoint,) = (tmp_path / "old" / "checkpoints").rglob("last.pt")
-    saved = load_checkpoint(checkpoint)
-    assert saved is not None and saved.pop("loss") == {}
-    save_checkpoint(checkpoint, saved)
-    result = run(tiny(), "old")
-    assert_same_numbers(result.epochs, run(tiny(), "whole").epochs)
-    finished = load_checkpoint(result.checkpoint)
-    assert finished is not None
-    del finished["loss"]
-    save_checkpoint(result.checkpoint, finished)
-    trained_network(result)
-
-
 # --- what goes wrong ---
-
-
-def test_a_network_that_diverges_is_stopped_and_its_last_good_weights_stay(
-    tiny: Tiny, run: Start, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="heatmaps hold NaN or infinite values: lower the learning rate"):
-        run(tiny(lr=1e30, warm_up=0.0))
-    assert len(read_runs(tmp_path / "runs")) == 0
-    (checkpoint,) = (tmp_path / "checkpoints").rglob("last.pt")
-    saved = load_checkpoint(checkpoint)
-    assert saved is not None
-    assert saved["history"][-1]["epoch"] == 0
-    assert all(bool(value.isfinite().all()) for value in saved["model"].values())
-
-
-def test_weights_that_are_not_numbers_are_noticed(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    def stop(line: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny(), log=stop)
-    (checkpoint,) = (tmp_path / "checkpoints").rglob("last.pt")
-    saved = load_checkpoint(checkpoint)
-    assert saved is not None
-    saved["model"]["final_layer.bias"][3] = math.nan
-    save_checkpoint(checkpoint, saved)
-    with pytest.raises(InputError, match="heatmaps hold NaN"):
-        run(tiny())
-    assert len(read_runs(tmp_path / "runs")) == 0
-
-
-def test_a_full_disk_while_the_record_is_written_costs_one_epoch(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    """The disk fills up after the last epoch, when only the record is left to write; once there is room, a second call
-    finishes the run from the epoch before the last."""
-    config = tiny()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill_disk(line: str) -> None:
-        if "epoch 2/2" in line:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-
-    try:
-        with pytest.raises(InputError, match="run record .* can't be written"):
-            run(config, log=fill_disk)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(read_runs(tmp_path / "runs")) == 0
-    lines: list[str] = []
-    finished = run(config, log=lines.append)
-    assert "goes on after epoch 1 of 2" in lines[0]
-    assert_same_numbers(finished.epochs, run(config, "whole").epochs)
-
-
-def test_a_full_disk_while_training_keeps_the_last_checkpoint(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill_disk(line: str) -> None:
-        if "epoch 0/2" in line:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-
-    try:
-        with pytest.raises(InputError, match="checkpoint .* can't be written"):
-            run(tiny(), log=fill_disk)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_same_numbers(run(tiny()).epochs, run(tiny(), "whole").epochs)
-
-
-def test_a_damaged_checkpoint_is_named(tiny: Tiny, run: Start, tmp_path: Path) -> None:
-    checkpoint = run(tiny(epochs=1)).checkpoint
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(InputError, match="last.pt is damaged"):
-        run(tiny(epochs=1))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -550,20 +522,14 @@ def test_data_without_a_visible_joint(tiny: Tiny, run: Start, small_data: str, t
         run(tiny(data=data))
 
 
-def test_an_image_that_is_cut_short_stops_the_run_by_name(
-    tiny: Tiny, run: Start, small_data: str, tmp_path: Path
-) -> None:
-    data = change_annotations(small_data, tmp_path / "data", "train", lambda annotations: None)
-    image = sorted((tmp_path / "data" / "train2017").glob("*.jpg"))[2]
-    image.write_bytes(image.read_bytes()[:5000])
-    for workers in (0, 1):
-        with pytest.raises(InputError, match=f"{image.name} is cut short"):
-            run(tiny(data=data, workers=workers))
-
-
 def test_a_data_directory_that_is_not_there(tiny: Tiny, run: Start) -> None:
     with pytest.raises(InputError, match="data directory nowhere is not there"):
         run(tiny(data="coco:nowhere"))
+
+
+def test_a_precision_that_the_processor_has_not(tiny: Tiny, run: Start) -> None:
+    with pytest.raises(InputError, match="precision float16 needs a GPU: use bfloat16 or float32 on a CPU"):
+        run(tiny(precision="float16"))
 
 
 # --- with a GPU ---
@@ -575,4 +541,6 @@ def test_a_gpu_learns_as_the_processor_does(tiny: Tiny, run: Start) -> None:
     gpu = run(tiny(device="cuda"), "cuda")
     assert gpu.record["hardware"]["device"] == "cuda"
     pd.testing.assert_series_equal(gpu.epochs["train_loss"], processor["train_loss"], rtol=0.02)
-    assert run(tiny(device="cuda", amp=True), "amp").epochs["train_loss"].iloc[1] > 0
+    for precision in ("bfloat16", "float16"):
+        mixed = run(tiny(device="cuda", precision=precision), precision).epochs
+        pd.testing.assert_series_equal(mixed["train_loss"], processor["train_loss"], rtol=0.05)
