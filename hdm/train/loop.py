@@ -140,7 +140,7 @@ def _loop(
             with _interruptible(t, stop):
                 batch = next(coming)
             wait = time.perf_counter() - clock
-            note_unreadable(t, batch.unreadable, log)
+            note_unreadable(t, batch.unreadable, len(batch.crops.image), log)
             _take_step(t, batch.crops, steps)
             t.run.step += 1
             t.run.clock.add(time.perf_counter() - clock, wait, len(batch.crops.image) * engine.num_processes)
@@ -199,9 +199,8 @@ def _take_step(t: Training, crops: Crop, steps: int) -> None:
     t.optimizer.step()
     if t.average is not None:
         t.average.update_parameters(learner.model)
-    t.totals += torch.stack(
-        [loss * whole, torch.full_like(loss, whole / engine.num_processes), norm / engine.num_processes]
-    )
+    same = torch.stack([torch.full_like(loss, whole), norm.nan_to_num(posinf=0.0)])  # in every process
+    t.totals += torch.cat([(loss * whole).view(1), same / engine.num_processes])
     engine.log({"loss": loss, "gradient norm": norm, "lr": t.run.lr}, step=t.run.step + 1)
 
 
@@ -275,6 +274,8 @@ def _finish(t: Training, record: dict[str, Any], runs: Path) -> Run:
     if t.engine.is_main_process:
         best, main = t.run.best, headline(t.run.results)
         weights = t.folder / best["weights"] if best else write_weights(t)
+        if not weights.exists():  # an older state, taken for a damaged one, names weights that were superseded
+            raise InputError(f"the weights of the best epoch, {weights}, are gone: train with resume never")
         record |= {
             "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
             "selection": {

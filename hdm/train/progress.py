@@ -1,6 +1,5 @@
 """How far a run is: what its state remembers beside tensors, and what a person sees meanwhile."""
 
-import resource
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,5 +105,7 @@ def peak_memory_mb(device: torch.device) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
+        import resource  # not on Windows
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -87,8 +87,13 @@ def steady_batches(t: Training, crops: PersonCrops, stop: StopRequest, log: Log)
             t.run.worker_restarts += 1
 
 
-def note_unreadable(t: Training, missing: list[Unreadable], log: Log) -> None:
-    """Counts persons that were left out by their picture's file, and names each file the first time."""
+def note_unreadable(t: Training, missing: list[Unreadable], shown: int, log: Log) -> None:
+    """Counts persons that were left out by their picture's file, and names each file the first time.
+
+    Raises InputError where nobody of a batch is left: it is the drive, then, and not a picture.
+    """
+    if missing and not shown:
+        raise InputError(f"no picture of a whole batch can be read; the first: {missing[0].reason}")
     for file, reason in missing:
         if file not in t.run.unreadable:
             log(f"{t.config.loss}: skipped: {reason}")

@@ -55,6 +55,8 @@ def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
     """
     if not run.checkpoint.exists():
         raise InputError(f"weights {run.checkpoint} of run {run.record['run_id']} are not there: train it again")
+    if run.checkpoint.suffix == ".pt":
+        raise InputError(f"weights {run.checkpoint} were written by an earlier version: train it again")
     tensors, _ = read_tensors(run.checkpoint)
     settings = run.record["settings"]
     model = build_model(

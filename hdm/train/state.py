@@ -124,6 +124,8 @@ def state_to_go_on_from(t: Training, resume: str | Path, log: Callable[[str], No
         raise InputError(f"there is no state to resume from in {place}: give a state-*.safetensors or its folder")
     if state is not None:
         _check_same_run(state["run"], t.run, place)
+        if resume != "auto" and t.engine.is_main_process:
+            tidy_up(t, after=state["run"]["step"])  # or they would be taken for newer ones than those to come
     return state
 
 
@@ -179,7 +181,8 @@ def write_weights(t: Training) -> Path:
     return write_tensors(t.folder, "weights", tensors, notes)
 
 
-def tidy_up(t: Training) -> None:
-    """Deletes the states of a run that is at its end."""
+def tidy_up(t: Training, after: int = -1) -> None:
+    """Deletes the states of a run that is at its end, or those of later steps than `after`."""
     for path in saved_states(t.folder):
-        path.unlink(missing_ok=True)
+        if int(path.name.split("-")[1]) > after:
+            path.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from hdm.errors import InputError
 from hdm.train import TrainConfig
 from hdm.train.trial import difference, kill_and_resume
 
-
 pytestmark = pytest.mark.slow  # each starts a process that imports everything
 
 
