@@ -14,6 +14,7 @@ from hdm.data import make_synthetic
 from hdm.losses import LOSSES
 from hdm.models import build_model
 
+RECORDS = str(Path(__file__).resolve().parents[1] / "data" / "runs")
 TINY = ["--epochs", "1", "--batch-size", "4", "--set", "input_size=[32, 32]", "--set", "head_channels=4"]
 
 
@@ -277,6 +278,86 @@ def test_what_cannot_be_fetched(
 ) -> None:
     assert main(["fetch", *more]) == 2
     refused(capsys, *words)
+
+
+# --- a cache, a study, records, benchmarks
+
+
+def test_a_run_from_a_cache_is_the_run_from_the_files(
+    generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = str(tmp_path / "cache")
+    assert main(["cache", f"coco:{generated}", folder, "--input-size", "32x32"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["train:", "val:"]
+    assert main(["cache", f"coco:{generated}", folder, "--check"]) == 0
+    assert "every part is whole" in capsys.readouterr().out
+    for place, more in (("files", []), ("cached", ["--set", f"cache={folder}"])):
+        assert train(generated, tmp_path / place, *more) == 0
+    first, second = (next((tmp_path / place / "runs").glob("local/*/run.json")) for place in ("files", "cached"))
+    assert json.loads(first.read_text())["results"] == json.loads(second.read_text())["results"]
+    capsys.readouterr()
+
+    assert train(generated, tmp_path / "larger", "--set", f"cache={folder}", "--set", "scale=0.5") == 2
+    refused(capsys, "scale", "0.5", "hdm cache")
+    (tmp_path / "cache" / "val.bin").write_bytes(b"")
+    assert main(["cache", f"coco:{generated}", folder, "--check"]) == 1
+
+
+STUDY = """
+data: coco:{data}
+train: {{ epochs: 1, batch_size: 4, input_size: [32, 32], head_channels: 4 }}
+grid:
+  loss: [gaussian_mse, hdm]
+"""
+
+
+def test_a_study_and_its_records(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "both.yml"
+    file.write_text(STUDY.format(data=generated))
+    places = ["--runs", str(tmp_path / "runs"), "--checkpoints", str(tmp_path / "weights")]
+    assert main(["study", str(file), "--plan", *places]) == 0
+    assert capsys.readouterr().out.count(" new") == 2
+    assert main(["study", str(file), *places]) == 0
+    assert capsys.readouterr().out.count(": record ") == 2
+    assert main(["study", str(file), "--plan", *places]) == 0
+    assert capsys.readouterr().out.count(" done") == 2
+
+    runs = ["runs", "--runs", str(tmp_path / "runs")]
+    assert main([*runs, "--csv", "--columns", "loss", "epochs", "--sort", "loss"]) == 0
+    table = [line.split(",")[1:] for line in capsys.readouterr().out.splitlines()]
+    assert table == [["loss", "epochs"], ["gaussian_mse", "1"], ["hdm", "1"]]
+    assert main([*runs, "--where", "loss=hdm"]) == 0
+    shown = capsys.readouterr().out
+    assert "hdm" in shown and "gaussian_mse" not in shown
+    names = [path.name for path in (tmp_path / "runs" / "both").iterdir()]
+    assert main([*runs, "--compare", *names]) == 0
+    assert "loss" in capsys.readouterr().out
+    assert main([*runs, "--show", names[0]]) == 0
+    assert names[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["study", "nowhere.yml"], ["nowhere.yml"]),
+        (["runs", "--runs", RECORDS, "--where", "loss~hdm"], ["loss~hdm"]),
+        (["runs", "--runs", RECORDS, "--show", "2020"], ["2020"]),
+        (["cache", "coco:nowhere", "there"], ["nowhere"]),
+        (["bench", "pipeline", "mpii:nowhere"], ["mpii:nowhere"]),
+        (["bench", "step", "--models", "resnet19"], ["resnet19"]),
+    ],
+)
+def test_what_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, line: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line) == 2
+    refused(capsys, *words)
+
+
+def test_a_state_to_resume_from(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(generated, tmp_path, "--resume", str(tmp_path / "nowhere")) == 2
+    refused(capsys, "no state", "nowhere")
 
 
 def test_as_a_process(tmp_path: Path) -> None:

@@ -7,19 +7,18 @@ import math
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from disks import full_disk
 
 from hdm import records
 from hdm.errors import InputError
@@ -77,17 +76,6 @@ def record(**changes) -> dict[str, Any]:
     for name, value in changes.items():
         changed[name] = {**changed[name], **value} if isinstance(value, dict) else value
     return changed
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes: the operating system refuses the write, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def names(directory: Path) -> list[str]:

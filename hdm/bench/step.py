@@ -109,6 +109,9 @@ def bench_step(
         for precision in precisions
         for model in models
     ]
+    with torch.device("meta"):  # no numbers, only names: an unknown model is told before the first is timed
+        for model in models:
+            build_model(model)
     rows: list[Row] = []
     trainings = [] if data is None else _trainings(configs[0][-1], persons, memory_epochs)
     with tqdm(total=len(configs) * len(losses) * (rounds + 3) + len(trainings), desc="step", unit="step") as bar:

@@ -1,6 +1,7 @@
 """What the commands' options have in common."""
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -13,6 +14,14 @@ def size(text: str) -> tuple[int, int]:
         return int(height), int(width)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give rows x columns, such as 64x48") from None
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Enters the options that say where a training's results go."""
+    parser.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
+    )
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):

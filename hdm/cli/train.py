@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hdm.cli.options import Commands
+from hdm.cli.options import Commands, add_places
 from hdm.errors import InputError
 
 
@@ -49,10 +49,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     train.add_argument("--tensorboard", type=Path, metavar="DIR", help="write TensorBoard's files there too")
     train.add_argument("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: on a terminal)")
-    train.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
-    train.add_argument(
-        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
-    )
+    add_places(train)
     train.set_defaults(run=_train)
 
     study = commands.add_parser(
@@ -76,10 +73,7 @@ def add(commands: Commands) -> None:
         help="with --ray: how often a run that lost its node begins again (default: 3)",
     )
     study.add_argument("--again", action="store_true", help="train also what has a record")
-    study.add_argument("--runs", type=Path, default=Path("data/runs"), help="where records go (default: %(default)s)")
-    study.add_argument(
-        "--checkpoints", type=Path, default=Path("data/checkpoints"), help="where weights go (default: %(default)s)"
-    )
+    add_places(study)
     study.set_defaults(run=_study)
 
     runs = commands.add_parser(

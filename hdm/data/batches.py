@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Int64
 from numpy import ndarray
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from hdm.data.crops import Crop, PersonCrops, Unreadable
 from hdm.data.persons import PersonData
@@ -261,10 +262,10 @@ def _prepare_worker(worker: int) -> None:
 
 @contextmanager
 def _handler_kept() -> Iterator[None]:
-    """Leaves the handler of ended processes as it is.
+    """Leaves the handler of ended processes as it is, but for torch's own, which another loader may have set before.
 
-    torch sets one that raises wherever the training is when a worker dies, in the middle of an optimizer's step too;
-    `next` notices as well, after at most five seconds of waiting.
+    That one raises wherever the training is when a worker dies, in the middle of an optimizer's step too; `next`
+    notices as well, after at most five seconds of waiting.
     """
     ended = getattr(signal, "SIGCHLD", None)  # not on Windows
     if ended is None or threading.current_thread() is not threading.main_thread():
@@ -272,7 +273,8 @@ def _handler_kept() -> Iterator[None]:
         return
     handler = signal.getsignal(ended)
     yield
-    signal.signal(ended, handler)
+    torchs_own = getattr(handler, "__module__", "") == signal_handling.__name__
+    signal.signal(ended, signal.SIG_DFL if torchs_own else handler)
 
 
 def _check_order(batch_size: int, order: str = ORDERS[0]) -> None:

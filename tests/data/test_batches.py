@@ -346,12 +346,16 @@ def children() -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "another"), [(1, False), (2, False), (1, True)])
 def test_a_killed_worker_is_noticed(
-    crops: PersonCrops, workers: int, quick_checks: None, monkeypatch: pytest.MonkeyPatch
+    crops: PersonCrops, workers: int, another: bool, quick_checks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the batches that are there already still come, and in no other line of the program."""
+    """While the batches that are there already still come, and in no other line of the program; also where another
+    loader of torch's, which sets a handler for ended processes, ran before."""
     monkeypatch.setattr("hdm.data.batches.BLOCK", 4)
+    if another:
+        list(DataLoader([0, 1], num_workers=1))
+        assert signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
     before = children()
     batches = train(crops, 4, epochs=1000, workers=workers)
     assert next(batches).step == 0

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 from torch.utils.data import DataLoader
 
 from hdm.data import PersonCrops, PersonData, load_persons, with_detections
@@ -347,14 +347,9 @@ def test_settings_that_are_none(small_data: str, tmp_path: Path, settings: dict,
 
 
 def test_a_full_disk_leaves_nothing(small_data: str, tmp_path: Path) -> None:
-    """The operating system refuses what goes beyond 100 kB, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(InputError, match="can't be written to .*: free space or name another folder"):
-            make_cache(small_data, tmp_path / "cache", SIZE, progress=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    no_room = pytest.raises(InputError, match="can't be written to .*: free space or name another folder")
+    with full_disk(100_000), no_room:
+        make_cache(small_data, tmp_path / "cache", SIZE, progress=False)
     assert list((tmp_path / "cache").iterdir()) == []
     make_cache(small_data, tmp_path / "cache", SIZE, parts=("train",), progress=False)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == FILES

@@ -3,12 +3,11 @@
 import hashlib
 import random
 import re
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disks import full_disk
 from file_server import FileServer, running_server
 
 from hdm.data.download import ATTEMPTS, download, part_of
@@ -219,17 +218,6 @@ def test_the_same_version_is_gone_on_with(server: FileServer, target: Path) -> N
     server.serve("file", CONTENT, tag='"one"', cuts=[300_000])
     assert get(server, target) == SHA256
     assert server.asked == [("/file", None, None), ("/file", "bytes=300000-", '"one"')]
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes: the operating system refuses the write, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_keeps_what_has_arrived(server: FileServer, target: Path) -> None:

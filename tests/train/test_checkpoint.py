@@ -5,16 +5,15 @@ import math
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from disks import full_disk
 from torch import Tensor
 
 from hdm.errors import InputError
@@ -39,17 +38,6 @@ def some_state(value: float) -> dict[str, Any]:
     optimizer.step()
     history = [{"epoch": 0, "train_loss": math.nan}, {"epoch": 1, "train_loss": value}]
     return {"model": layer.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "average": None}
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """The operating system refuses what goes beyond `room` bytes of a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def no_log(line: str) -> None:

@@ -4,17 +4,17 @@ import math
 import multiprocessing
 import os
 import pickle
-import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from disks import fill_disk, room_again
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -47,22 +47,6 @@ def steps_saved(root: Path) -> list[int]:
 
 
 # --- a full disk ---
-
-
-@contextmanager
-def room_again() -> Iterator[None]:
-    """Files may be as large as before, whatever is done within."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def fill_disk(room: int) -> None:
-    """From now on the operating system refuses what goes beyond `room` bytes of a file, as a full disk does."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
 
 
 @pytest.mark.parametrize(
