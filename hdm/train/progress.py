@@ -70,8 +70,13 @@ def progress_bar(steps: int, done: int, show: bool | None) -> tqdm:
 
     show: None shows it where a person looks on, on a terminal or in a notebook.
     """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=steps, initial=done, unit="step", disable=not (watched if show is None else show), leave=False)
+    show = (sys.stderr.isatty() or _in_notebook()) if show is None else show
+    return tqdm(total=steps, initial=done, unit="step", disable=not show, leave=False)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")  # not imported: no notebook
+    return shell is not None and shell.get_ipython() is not None
 
 
 def show_progress(bar: tqdm, run: Progress, epochs: int, device: torch.device) -> None:

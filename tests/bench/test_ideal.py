@@ -41,6 +41,7 @@ def test_a_flip_test_moves_joints_by_half_of_the_misalignment(
     assert np.median(moved) == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_perfect_maps_are_read_right_by_their_own_decoder(some: PersonData) -> None:
     table = pd.DataFrame(map_rows(some))
     plain = table[(table["trap"] == "decoder") & (table["metric"] == "median error, % of the head")]

@@ -13,6 +13,7 @@ from hdm.records import read_benchmark
 from hdm.train import TrainConfig, train
 
 
+@pytest.mark.slow
 def test_every_trap_is_measured_and_recorded(small_data: str, small_mpii: str, tmp_path: Path) -> None:
     config = TrainConfig(
         data=small_data,

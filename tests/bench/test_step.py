@@ -80,6 +80,7 @@ def test_a_step_learns() -> None:
 # --- the table
 
 
+@pytest.mark.slow
 def test_steps_have_rows_with_phases_that_add_up(benchmark) -> None:
     _, _, table = benchmark
     steps = table[table["kind"] == "step"]
@@ -93,6 +94,7 @@ def test_steps_have_rows_with_phases_that_add_up(benchmark) -> None:
     assert wide > tall > 0
 
 
+@pytest.mark.slow
 def test_decoders_and_metrics_have_rows(benchmark) -> None:
     _, _, table = benchmark
     beside = table[table["kind"].isin(["decoding", "metric"])]
@@ -142,6 +144,7 @@ def test_decoders_run_beside_the_first_precision_only(tmp_path) -> None:
     assert set(table[table["kind"] != "step"]["precision"]) == {"bfloat16"}
 
 
+@pytest.mark.slow
 def test_record_says_where_and_how(benchmark) -> None:
     directory, folder, table = benchmark
     record, saved = read_benchmark("step", "cpu", directory)
@@ -153,6 +156,7 @@ def test_record_says_where_and_how(benchmark) -> None:
     assert saved["ms"].to_numpy() == pytest.approx(table["ms"].to_numpy(), rel=1e-4, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_printed_table(benchmark) -> None:
     _, _, table = benchmark
     printed = step_table(table)

@@ -244,6 +244,7 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> set[str]:
     return {what for what, value in p.items() if value < 1e-3}
 
 
+@pytest.mark.slow
 def test_views_are_distributed_as_those_of_the_official_code() -> None:
     assert differences(ours(), official()) == set()
 

@@ -162,7 +162,7 @@ def test_two_processes_take_the_steps_of_one(tiny: Tiny, uneven_data: str, tmp_p
 
 
 @several
-@pytest.mark.parametrize(("processes", "loss"), [(2, "simcc"), (3, "gaussian_mse")])
+@pytest.mark.parametrize(("processes", "loss"), [(2, "simcc"), pytest.param(3, "gaussian_mse", marks=pytest.mark.slow)])
 def test_a_last_batch_with_fewer_persons_than_processes(tiny: Tiny, tmp_path: Path, processes: int, loss: str) -> None:
     """17 persons in steps of 8: the third step of an epoch has one. `simcc` has weights of its own, which the
     processes without a person must take part with."""
@@ -227,6 +227,7 @@ def test_every_person_is_validated_once_and_in_order(tiny: Tiny, tmp_path: Path,
 
 
 @several
+@pytest.mark.slow
 def test_two_killed_processes_go_on_as_if_nothing_had_happened(tiny: Tiny, tmp_path: Path) -> None:
     """Killed together in the middle of an epoch, without a chance to tidy up."""
     config = tiny(epochs=3, train_limit=24, loss="hdm", ema=0.9, sync_batch_norm=True, save_minutes=1e-6)
@@ -261,6 +262,7 @@ def wait_for(look: Callable[[], list[Path]], seconds: float = 60.0) -> list[Path
 
 
 @several
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(epochs=3, train_limit=24, save_minutes=1000.0)
 

@@ -333,6 +333,7 @@ def test_damaged_weights_are_named_and_can_be_made_again(tiny: Tiny, run: Start,
 # --- memory ---
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(tiny: Tiny, run: Start) -> None:
     """Resident memory after 5 and after 20 epochs; a state alone has some 5 MB, and each epoch saves two."""
     process, used = psutil.Process(), []

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def nobody_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """No terminal, and no notebook either, whatever other tests have imported."""
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr("hdm.train.progress._in_notebook", lambda: False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
 
 
@@ -80,7 +80,7 @@ def test_a_bar_on_a_terminal_and_in_a_notebook(monkeypatch: pytest.MonkeyPatch) 
         assert not progress_bar(3, 0, None).disable
         assert progress_bar(3, 0, False).disable
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ipykernel", object())  # type: ignore[arg-type]
+        patch.setattr("hdm.train.progress._in_notebook", lambda: True)
         assert not progress_bar(3, 0, None).disable
     assert progress_bar(3, 0, None).disable
 

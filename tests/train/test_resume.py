@@ -92,7 +92,9 @@ def test_the_dropout_of_these_tests_draws_random_numbers(tiny: Tiny, run: Start)
     ("settings", "kills"),
     [
         ({"epochs": 20}, 20),
-        ({"epochs": 5, "workers": 2, "batch_size": 4, "train_limit": None}, 5),  # 7 steps, 2 persons left out
+        pytest.param(  # 7 steps, 2 persons left out
+            {"epochs": 5, "workers": 2, "batch_size": 4, "train_limit": None}, 5, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"epochs": 8, "workers": 1, "batch_size": 5, "drop_last": False, "ema": 0.9, "keep": "best", **HEAD},
             6,
@@ -149,7 +151,13 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "keep": "best", **HEAD}], ids=["last", "best"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="last"),
+        pytest.param({"ema": 0.9, "keep": "best", **HEAD}, id="best", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_every_delicate_moment(
     tiny: Tiny, run: Start, fork: Fork, at_call: AtCall, same_end: SameEnd, tmp_path: Path, settings: dict
 ) -> None:
@@ -266,6 +274,7 @@ def test_a_signal_that_comes_too_late_is_for_whatever_comes_next(
     tiny: Tiny, run: Start, at_call: AtCall, tmp_path: Path
 ) -> None:
     """The run finishes, but the program that would start another one hears of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     with (
         at_call("hdm.train.loop.write_run", 1, lambda: signal.raise_signal(signal.SIGINT)),
         pytest.raises(KeyboardInterrupt) as stop,

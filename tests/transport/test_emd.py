@@ -309,6 +309,7 @@ def test_dot_beyond_the_outermost_pixel_centres_counts_as_one_on_them(demanders:
 # Gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("demanders", DEMANDERS)
 def test_gradients_against_finite_differences(demanders: str, cost: str) -> None:
