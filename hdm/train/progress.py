@@ -75,8 +75,9 @@ def progress_bar(steps: int, done: int, show: bool | None) -> tqdm:
 
 
 def _in_notebook() -> bool:
-    shell = sys.modules.get("IPython")  # not imported: no notebook
-    return shell is not None and shell.get_ipython() is not None
+    ipython = sys.modules.get("IPython")  # not imported: no notebook
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def show_progress(bar: tqdm, run: Progress, epochs: int, device: torch.device) -> None:

@@ -54,7 +54,12 @@ def run(tmp_path: Path) -> Callable[..., Run]:
 
     def start(config: TrainConfig, place: str = "", **options) -> Run:
         root = tmp_path / place
-        quiet = {"runs": root / "runs", "checkpoints": root / "checkpoints", "log": lambda line: None}
+        quiet = {
+            "runs": root / "runs",
+            "checkpoints": root / "checkpoints",
+            "log": lambda line: None,
+            "progress": False,
+        }
         return train(config, **quiet | options)
 
     return start
