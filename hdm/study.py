@@ -19,7 +19,6 @@ changed, cut or started twice trains only what has no record yet.
 """
 
 import dataclasses
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +30,7 @@ import pandas as pd
 
 from hdm.data import load_persons, prepare_data
 from hdm.data.persons import PARTS
-from hdm.errors import InputError
+from hdm.errors import InputError, hint
 from hdm.project import load_profile, read_settings
 from hdm.records import RUNS, read_runs
 from hdm.train import (
@@ -103,7 +102,7 @@ def read_study(path: Path | str) -> Study:
 def _study(text: dict[str, Any], stem: str) -> Study:
     for name in text:
         if name not in SECTIONS:
-            raise InputError(f"unknown section {name!r}{_hint(name, SECTIONS)}")
+            raise InputError(f"unknown section {name!r}{hint(name, SECTIONS)}")
     base = load_profile(str(text["profile"])) if text.get("profile") is not None else {}
     data = text.get("data") or base.get("data")
     shared = {} if data is None else {"data": data}
@@ -158,7 +157,7 @@ def _axis(axis: str, values: Any) -> list[_Point]:
     known = [entry.name for entry in dataclasses.fields(TrainConfig)]
     if axis not in known:
         raise InputError(
-            f"axis {axis!r} has a list of values but is no setting{_hint(axis, known)}; "
+            f"axis {axis!r} has a list of values but is no setting{hint(axis, known)}; "
             "an axis of another name is a mapping of names to settings"
         )
     return [_Point(f"{axis}={value}", value, {axis: value}) for value in values]
@@ -186,11 +185,6 @@ def _section(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{name} must be a mapping, one `name: value` on each line, not {value!r}")
     return value
-
-
-def _hint(name: Any, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
-    return f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
 
 
 # --- planning and running

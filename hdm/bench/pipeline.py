@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from hdm.bench import mmpose_pipeline
 from hdm.bench.mmpose_pipeline import measure
+from hdm.bench.printing import as_texts
 from hdm.bench.stages import AUGMENTATION, STAGE_PERSONS, stage_times
 from hdm.data import PersonCrops, PersonData, load_persons
 from hdm.data.batches import train_batches
@@ -145,11 +146,7 @@ def pipeline_table(table: pd.DataFrame) -> pd.DataFrame:
         "by CPU time": ("times_mmpose_cpu", "{:.1f}"),
         "waits": ("wait_share", "{:.0%}"),
     }
-    texts = {
-        label: ["" if pd.isna(value) else form.format(value) for value in table[name]]
-        for label, (name, form) in columns.items()
-        if name in table
-    }
+    texts = as_texts(table, columns)
     return pd.DataFrame({"source": table["source"], **texts})
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from hdm.bench.timing import time_in_turn
 from hdm.data import PersonCrops, PersonData
 from hdm.data.augment import Augmentation
-from hdm.data.pictures import REDUCTIONS, read_picture, reduction_for, shown_region
+from hdm.data.pictures import REDUCTIONS, part_affine, read_picture, reduction_for, shown_region
 from hdm.models import PoseNetwork
 from hdm.pixels import invert_affine
 
@@ -44,7 +44,7 @@ def stage_times(
         picture = read_picture(person.image_path)
         region = shown_region(affine, input_size, picture.shape[:2])
         parts.append(region.cut(picture))
-        matrices.append(np.column_stack([affine[:, :2], affine[:, 2] + affine[:, :2] @ (region.x0, region.y0)]))
+        matrices.append(part_affine(affine, region))
     fours = [cv2.cvtColor(part, cv2.COLOR_BGR2RGBA) for part in parts]
     warped = [cv2.warpAffine(four, matrix, (columns, rows)) for four, matrix in zip(fours, matrices, strict=True)]
     batch = crops.read(range(min(batch_size, len(few))))[0].image

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hdm.bench.printing import as_texts
 from hdm.bench.timing import peak_memory_mb, time_in_turn
 from hdm.bench.transport import example_heatmaps
 from hdm.data import PersonCrops, PersonData, load_persons
@@ -158,11 +159,7 @@ def step_table(table: pd.DataFrame) -> pd.DataFrame:
         "of forward": ("share_of_forward", "{:.2%}"),
         "waits": ("data_wait", "{:.1%}"),
     }
-    texts = {
-        label: ["" if pd.isna(value) else form.format(value) for value in table[name]]
-        for label, (name, form) in columns.items()
-        if name in table
-    }
+    texts = as_texts(table, columns)
     names = {name: table[name].fillna("") for name in ("kind", "what", "model", "size", "loss", "precision")}
     return pd.DataFrame({**names, **texts})
 

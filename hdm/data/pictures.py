@@ -114,6 +114,13 @@ def shown_region(affine: Float[ndarray, "2 3"], input_size: tuple[int, int], siz
     return Region(x0, y0, x1, y1)
 
 
+def part_affine(affine: Float[ndarray, "2 3"], region: Region) -> Float[ndarray, "2 3"]:
+    """Pixels of a region of a picture, counted from its own corner -> crop pixels, from pixels of the whole picture."""
+    matrix = affine.copy()
+    matrix[:, 2] += affine[:, 0] * region.x0 + affine[:, 1] * region.y0
+    return matrix
+
+
 def warp_into(
     crop: UInt8[ndarray, "h w 3"],
     part: UInt8[ndarray, "r c 3"],
@@ -124,8 +131,7 @@ def warp_into(
 
     part: the region's pixels, blue first. affine: pixels of the whole picture -> crop pixels.
     """
-    matrix = affine.copy()
-    matrix[:, 2] += affine[:, 0] * region.x0 + affine[:, 1] * region.y0
+    matrix = part_affine(affine, region)
     # OpenCV samples four channels more than twice as fast as three.
     four = cv2.warpAffine(
         cv2.cvtColor(part, cv2.COLOR_BGR2RGBA), matrix, (crop.shape[1], crop.shape[0]), flags=cv2.INTER_LINEAR

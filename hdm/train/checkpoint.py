@@ -96,6 +96,11 @@ def saved_states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.safetensors"), reverse=True)
 
 
+def step_of(state: Path) -> int:
+    """The steps that a run had taken when it wrote a state."""
+    return int(state.name.split("-")[1])
+
+
 def _without_tensors(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The tree with each tensor moved to `tensors` under the path that led to it; JSON has only text for keys, so a
     dict becomes pairs."""

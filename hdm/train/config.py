@@ -1,7 +1,6 @@
 """The settings of one training run."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 from hdm.data.batches import ORDERS
 from hdm.decode import check_decoder
-from hdm.errors import InputError
+from hdm.errors import InputError, hint
 from hdm.losses import make_loss
 from hdm.models.network import COLOURS
 from hdm.pixels import check_convention
@@ -201,11 +200,7 @@ class TrainConfig:
         entries = {entry.name: entry for entry in dataclasses.fields(cls)}
         for name in settings:
             if name not in entries:
-                near = difflib.get_close_matches(str(name), entries, 1)
-                raise InputError(
-                    f"unknown setting {name!r}"
-                    + (f": did you mean {near[0]!r}?" if near else f": known are {', '.join(entries)}")
-                )
+                raise InputError(f"unknown setting {name!r}{hint(name, entries)}")
         if "data" not in settings:
             raise InputError("setting 'data' is missing: give coco:DIR, mpii:DIR or synthetic:DIR")
         return cls(**{name: _of_kind(entries[name], value) for name, value in settings.items()})

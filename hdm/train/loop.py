@@ -24,7 +24,7 @@ from hdm.data.batches import WorkerDied, steps_per_epoch
 from hdm.data.crops import Crop, PersonCrops
 from hdm.errors import Diverged, InputError, Stopped
 from hdm.protocols import mpii_truth
-from hdm.records import RUNS, now, provenance, write_run
+from hdm.records import RUNS, now, provenance, read_run, write_run
 from hdm.train.checkpoint import only_here, write_tensors
 from hdm.train.config import TrainConfig
 from hdm.train.engine import StopRequest, engine_released, everywhere, mean_over, start_engine, stop_requests
@@ -290,10 +290,10 @@ def _finish(t: Training, record: dict[str, Any], runs: Path) -> Run:
                 "mean_pose_error_px": t.run.mean_pose_error_px,
             },
         }
-        written = write_run(runs, record, pd.DataFrame(t.run.history))
+        epochs = pd.DataFrame(t.run.history)
+        written = write_run(runs, record, epochs)
         tidy_up(t)
-        run = finished_run(written, t.folder.parents[1])
-        result = [Run(run.record, pd.DataFrame(t.run.history), written, weights)]
+        result = [Run(read_run(written), epochs, written, weights)]
     if t.engine.num_processes > 1:
         broadcast_object_list(result)  # other machines may not see the folder
     t.engine.end_training()

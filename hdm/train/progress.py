@@ -82,6 +82,8 @@ def _in_notebook() -> bool:
 
 def show_progress(bar: tqdm, run: Progress, epochs: int, device: torch.device) -> None:
     """One step more on the bar: speed, share of the time spent waiting for data, memory."""
+    if bar.disable:  # not even the memory is looked up, at every step
+        return
     bar.set_description(f"epoch {len(run.history)}/{epochs}", refresh=False)
     bar.set_postfix_str(
         f"{run.clock.images_per_second:.0f} images/s, waits {100 * run.clock.data_wait:.1f} %, "

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hdm.errors import InputError
 from hdm.losses import CrossEntropy, make_loss
 from hdm.models import PoseNetwork, build_model
-from hdm.train.checkpoint import newest_state, read_state, saved_states, write_state, write_tensors
+from hdm.train.checkpoint import newest_state, read_state, saved_states, step_of, write_state, write_tensors
 from hdm.train.config import PLACE_SETTINGS, TrainConfig
 from hdm.train.engine import Learner, sync_batch_norm
 from hdm.train.optimizer import make_optimizer
@@ -83,11 +83,10 @@ def save(t: Training) -> None:
     random = {"cpu": torch.get_rng_state()}
     if t.engine.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(t.engine.device)
-    everyones = gather_object([random])
-    faults = gather_object([(t.run.unreadable, t.run.worker_restarts)])
+    everyones = gather_object([(random, t.run.unreadable, t.run.worker_restarts)])
     t.run.unreadable, t.run.worker_restarts = {}, 0
     if t.engine.is_main_process:
-        for unreadable, restarts in faults:
+        for _, unreadable, restarts in everyones:
             t.run.worker_restarts += restarts
             for file, count in unreadable.items():
                 t.run.unreadable[file] = t.run.unreadable.get(file, 0) + count
@@ -98,7 +97,7 @@ def save(t: Training) -> None:
             "optimizer": t.optimizer.state_dict(),
             "scaler": None if t.engine.scaler is None else t.engine.scaler.state_dict(),
             "totals": t.totals,
-            "random": everyones,
+            "random": [each[0] for each in everyones],
             "run": dataclasses.asdict(t.run),
         }
         write_state(t.folder, t.run.step, state)
@@ -184,5 +183,5 @@ def write_weights(t: Training) -> Path:
 def tidy_up(t: Training, after: int = -1) -> None:
     """Deletes the states of a run that is at its end, or those of later steps than `after`."""
     for path in saved_states(t.folder):
-        if int(path.name.split("-")[1]) > after:
+        if step_of(path) > after:
             path.unlink(missing_ok=True)

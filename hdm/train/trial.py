@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from hdm.errors import InputError
-from hdm.train.checkpoint import saved_states
+from hdm.train.checkpoint import saved_states, step_of
 from hdm.train.config import TrainConfig
 from hdm.train.loop import train
 from hdm.train.run import Run
@@ -71,7 +71,7 @@ def _train_elsewhere(config: TrainConfig, folder: Path, threads: int) -> None:
 
 def _newest_step(folder: Path) -> int:
     states = [state for place in folder.glob("checkpoints/*/*") for state in saved_states(place)]
-    return max((int(state.name.split("-")[1]) for state in states), default=-1)
+    return max((step_of(state) for state in states), default=-1)
 
 
 def _quiet(line: str) -> None:
