@@ -1,7 +1,7 @@
 """A network at work: from the crops of a data set to joints in image pixels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hdm.data.batches import val_batches
-from hdm.data.crops import PersonCrops
+from hdm.data.crops import Crop, PersonCrops
 from hdm.decode import check_decoder, decode, joint_scores
 from hdm.errors import InputError
 from hdm.evaluate import localisation_error
@@ -67,6 +67,7 @@ def predict_crops(
     workers: int = 0,
     precision: str = "float32",
     share: tuple[int, int] = (0, 1),
+    watch: Callable[[Tensor, Tensor, Crop], None] | None = None,
     progress: bool = False,
 ) -> Predictions:
     """Runs the network over the crops and reads the joints: with the loss where it can, or with the decoder.
@@ -76,6 +77,7 @@ def predict_crops(
         crops' pixel convention needs (`hdm.pixels.unflip`).
     precision: of the network, `float32`, `bfloat16` or `float16`.
     share: (r, n) for the persons r, r + n, r + 2 n, ... only, see `interleave`.
+    watch: is called with each batch's raw output, the maps that are decoded, and its crops.
     Raises InputError for an unknown decoder and a flip test of a loss that has no maps.
     """
     if flip_test and hasattr(loss, "joints"):
@@ -109,6 +111,8 @@ def predict_crops(
                 maps = (maps + unflip(mirrored, crops.data.skeleton.flip_order, crops.convention)) / 2
             found, score = decode(maps, decoder, sigma=getattr(loss, "sigma", 2.0))
             peak, mass = (joint_scores(maps, method) for method in ("max", "mass"))
+            if watch is not None:
+                watch(raw, maps, batch)
         columns.append([value.cpu() for value in (found, score, peak, mass)] + [batch.joints, batch.visible])
         affines.append(batch.affine.numpy())
     found, score, peak, mass, joints, visible = map(torch.cat, zip(*columns, strict=True))

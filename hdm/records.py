@@ -2,6 +2,7 @@
 
 data/runs/<profile>/<run id>/run.json     settings, data, versions, hardware, commit, weights, faults, results
 data/runs/<profile>/<run id>/epochs.csv   one row per epoch; epoch 0 is the untrained network
+data/runs/<profile>/<run id>/readings.csv    of a followed run: one row per decoder and definition of the score
 data/benchmarks/<name>/<time>-<device>/benchmark.json, table.csv     timings: where and how, and one row per measurement
 
 A record is in its place whole or not at all, whatever happens to the process or the machine: it is written to a hidden
@@ -55,22 +56,24 @@ EPOCH_COLUMNS = (
 )
 
 
-def write_run(directory: Path | str, record: dict[str, Any], epochs: pd.DataFrame) -> Path:
-    """Writes `record` and its epochs to `directory`/<profile>/<run id>, whole or not at all; returns that folder.
+def write_run(
+    directory: Path | str, record: dict[str, Any], epochs: pd.DataFrame, readings: pd.DataFrame | None = None
+) -> Path:
+    """Writes `record`, its epochs and its readings, if it has any, to `directory`/<profile>/<run id>, whole or not at
+    all; returns that folder.
 
     Of several processes that write the same run id at once, one succeeds. Raises InputError where the record is there
     already (it is never overwritten) or can't be written (full disk, no right).
     """
     target = Path(directory) / record["profile"] / record["run_id"]
-    return _write(target, "run", {"schema": SCHEMA, **record}, "epochs", epochs)
+    tables = {"epochs": epochs} if readings is None else {"epochs": epochs, "readings": readings}
+    return _write(target, "run", {"schema": SCHEMA, **record}, tables)
 
 
-def _write(target: Path, name: str, record: dict[str, Any], table_name: str, table: pd.DataFrame) -> Path:
-    """A folder with a JSON and a CSV file, whole or not at all."""
-    texts = {
-        f"{name}.json": json.dumps(record, indent=1) + "\n",
-        f"{table_name}.csv": table.to_csv(index=False, float_format="%.6g"),
-    }
+def _write(target: Path, name: str, record: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Path:
+    """A folder with a JSON file and CSV files, whole or not at all."""
+    texts = {f"{name}.json": json.dumps(record, indent=1) + "\n"}
+    texts |= {f"{title}.csv": table.to_csv(index=False, float_format="%.6g") for title, table in tables.items()}
     # No other process, on this machine or another, makes a folder of this name.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     there = InputError(f"{name} record {target} is there already and is never overwritten: delete it, or run again")
@@ -153,6 +156,21 @@ def read_epochs(folder: Path | str) -> pd.DataFrame:
     return table.reindex(columns=[*EPOCH_COLUMNS, *others])
 
 
+def read_readings(folder: Path | str) -> pd.DataFrame:
+    """How a followed run's last maps read by each `decoder` under each definition of the `score`, a row for each.
+
+    Raises InputError where the run was not followed or the file is damaged.
+    """
+    path = Path(folder) / "readings.csv"
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"readings {path} can't be read ({error}): they belong to runs with the setting follow; restore the file "
+            "or train again"
+        ) from error
+
+
 def read_runs(directory: Path | str = RUNS, profile: str | None = None) -> pd.DataFrame:
     """All records below `directory` (of one profile, or of all), a row for each, oldest first; none if there is none.
 
@@ -172,7 +190,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     row = {name: value for name, value in record.items() if not isinstance(value, dict)}
     for section in ("settings", "results"):
         row |= record.get(section, {})
-    for section in ("data", "hardware", "versions", "weights", "faults", "selection"):
+    for section in ("data", "hardware", "versions", "weights", "faults", "selection", "consistency", "maps"):
         row |= {f"{section}_{name}": value for name, value in record.get(section, {}).items()}
     if row["faults_unreadable"] is not None:
         row["faults_unreadable"] = sum(row["faults_unreadable"].values())
@@ -212,7 +230,7 @@ def write_benchmark(directory: Path | str, record: dict[str, Any], table: pd.Dat
     """Writes a benchmark to `directory`/<benchmark>/<started>-<cpu or gpu>; returns that folder."""
     started = record["started"].replace(":", "").replace("-", "")[:15]
     device = "cpu" if record["device"] == "cpu" else "gpu"
-    return _write(Path(directory) / record["benchmark"] / f"{started}-{device}", "benchmark", record, "table", table)
+    return _write(Path(directory) / record["benchmark"] / f"{started}-{device}", "benchmark", record, {"table": table})
 
 
 def read_benchmark(

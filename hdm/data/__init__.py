@@ -8,7 +8,7 @@ from hdm.data.coco import load_coco
 from hdm.data.crops import Crop, PersonCrops
 from hdm.data.detections import with_detections
 from hdm.data.mpii import load_mpii
-from hdm.data.persons import PARTS, Person, PersonData
+from hdm.data.persons import PARTS, Person, PersonData, hold_out, with_label_noise
 from hdm.data.skeletons import COCO, MPII, Skeleton
 from hdm.data.synthetic import make_synthetic
 from hdm.errors import InputError
@@ -24,6 +24,7 @@ __all__ = [
     "Skeleton",
     "WorkerDied",
     "epoch_order",
+    "hold_out",
     "load_persons",
     "make_synthetic",
     "prepare_data",
@@ -31,6 +32,7 @@ __all__ = [
     "train_batches",
     "val_batches",
     "with_detections",
+    "with_label_noise",
 ]
 
 LOADERS = {"coco": load_coco, "synthetic": load_coco, "mpii": load_mpii}

@@ -67,6 +67,38 @@ class PersonData:
         return self if count is None else replace(self, persons=self.persons[:count])
 
 
+def hold_out(data: PersonData, share: float) -> tuple[PersonData, PersonData]:
+    """A part without a share of its pictures, and that share: for choosing settings where the val part must not be
+    looked at. By the picture's number alone, so that it is the same whatever else is chosen, and a smaller share is
+    part of a larger one. Raises InputError where one of the two would be empty.
+    """
+    held = [_uniform(f"held out {person.image_id}") < share for person in data.persons]
+    kept = replace(data, persons=tuple(person for person, out in zip(data.persons, held, strict=True) if not out))
+    rest = replace(data, persons=tuple(person for person, out in zip(data.persons, held, strict=True) if out))
+    if not kept.persons or not rest.persons:
+        raise InputError(
+            f"of {len(data.persons)} persons of {data.source} a share of {share} of the pictures leaves none on one "
+            "side: hold out more or less"
+        )
+    return kept, rest
+
+
+def _uniform(text: str) -> float:
+    """A number from 0 to below 1 that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def with_label_noise(data: PersonData, noise: float) -> PersonData:
+    """Every joint moved along both axes by a normal number of standard deviation `noise` times the longer side of the
+    person box; the same whenever it is drawn, as it depends on the person's number alone."""
+
+    def moved(person: Person) -> Person:
+        shift = np.random.default_rng(person.annotation_id % 2**63).standard_normal(person.joints.shape)
+        return replace(person, joints=person.joints + noise * max(person.box[2:]) * shift)
+
+    return data if noise == 0 else replace(data, persons=tuple(map(moved, data.persons)))
+
+
 def read_json(path: Path, what: str = "annotation file") -> tuple[Any, str]:
     """What a JSON file holds, and the SHA-256 of its bytes. Raises InputError where it can't be read."""
     try:

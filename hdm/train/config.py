@@ -51,6 +51,9 @@ LATER_SETTINGS: dict[str, Any] = {
     "drop_last": True,
     "reduced": False,
     "skip_unreadable": False,
+    "held_out": 0.0,
+    "label_noise": 0.0,
+    "follow": False,
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
 # What a setting of each type may hold.
@@ -77,9 +80,15 @@ class TrainConfig:
 
     data: `coco:DIR`, `mpii:DIR` or `synthetic:DIR`; its train part trains, its val part validates with ground-truth
         boxes.
+    held_out: share of the train part's pictures that does not train but validates instead of the val part, which is
+        not looked at; it has pixel errors and PCK only, as the protocols are defined on the val part. For choosing
+        settings.
     train_limit, val_limit: only the first so many persons.
+    label_noise: standard deviation, per axis, of a shift of every training joint, in shares of the longer side of the
+        person box; drawn once for each joint.
     model, pretrained, head_channels, backbone_stride, colour: see `hdm.models.build_model`.
-    input_size: (rows, columns) of the crop in pixels, multiples of 32. convention: of pixels, see `hdm.pixels`.
+    input_size: (rows, columns) of the crop in pixels, multiples of `backbone_stride`.
+    convention: of pixels, see `hdm.pixels`.
     loss, loss_settings: see `hdm.losses.make_loss`.
     warm_start: share of the steps, from the first, that minimise cross-entropy on the `subpixel` demanders instead.
     decoder: see `hdm.decode.decode`; a loss that reads the joints itself (`simcc`, `rle`) makes no use of it.
@@ -100,6 +109,8 @@ class TrainConfig:
     order: how an epoch is shuffled, all `persons`, or `images` with the persons of one in nearby steps, so that each
         picture is decoded once, see `hdm.data.batches`. reduced: decode large persons' pictures at a reduced size.
     skip_unreadable: go on without the persons of a training picture that can't be read, and count them in the record.
+    follow: keep loss and error of every validated joint at every epoch, for `hdm.evaluate.consistency`, and read the
+        last maps by every decoder and every definition of the score (`hdm.train.follow`).
     seed: of weights, order and views.
     precision: of the network, `float32`, `bfloat16` or, with a GPU, `float16` with a scaled loss; the loss itself is
         always in float32. compile: the network by `torch.compile`.
@@ -143,9 +154,12 @@ class TrainConfig:
     drop_last: bool = True
     reduced: bool = True
     skip_unreadable: bool = False
+    follow: bool = False
     seed: int = 0
     train_limit: int | None = None
     val_limit: int | None = None
+    held_out: float = 0.0
+    label_noise: float = 0.0
     precision: str = "float32"
     compile: bool = False
     sync_batch_norm: bool = False
@@ -157,7 +171,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             object.__setattr__(self, entry.name, _of_kind(entry, getattr(self, entry.name)))
-        make_loss(self.loss, **self.loss_settings)
+        loss = make_loss(self.loss, **self.loss_settings)
         check_convention(self.convention)
         check_decoder(self.decoder)
         positive = ("head_channels", "epochs", "batch_size", "lr", "train_limit", "val_limit", "accumulate", "clip")
@@ -172,8 +186,13 @@ class TrainConfig:
             "device": ("auto", "cpu", "cuda"),
         }
         checks = [
-            (all(side > 0 and side % 32 == 0 for side in self.input_size),
-             f"input_size {self.input_size} must be (rows, columns), both multiples of 32"),
+            (all(side > 0 and side % self.backbone_stride == 0 for side in self.input_size),
+             f"input_size {self.input_size} must be (rows, columns), both multiples of {self.backbone_stride} (the "
+             "backbone_stride)"),
+            (0 <= self.held_out < 1, f"held_out {self.held_out} must be from 0 to below 1"),
+            (self.label_noise >= 0, f"label_noise {self.label_noise} must be 0 or more"),
+            (not (self.follow and hasattr(loss, "joints")), f"follow reads heatmaps, and {self.loss} has none"),
+            (not self.follow or self.keep == "last", "follow goes with keep last: it describes the last epoch"),
             (self.nms is None or 0 < self.nms <= 1, f"nms {self.nms} must be above 0 and at most 1, or nothing"),
             *((getattr(self, name) in known,
                f"unknown {name} {getattr(self, name)!r}: choose {', '.join(known[:-1])} or {known[-1]}")

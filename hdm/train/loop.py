@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.nn import functional
 
-from hdm.data import PersonData, load_persons
+from hdm.data import PersonData, hold_out, load_persons, with_label_noise
 from hdm.data.batches import WorkerDied, steps_per_epoch
 from hdm.data.crops import Crop, PersonCrops
 from hdm.errors import Diverged, InputError, Stopped
@@ -28,6 +28,7 @@ from hdm.records import RUNS, now, provenance, read_run, write_run
 from hdm.train.checkpoint import only_here, write_tensors
 from hdm.train.config import TrainConfig
 from hdm.train.engine import StopRequest, engine_released, everywhere, mean_over, start_engine, stop_requests
+from hdm.train.follow import EpochWatch, consistency_section, read_maps
 from hdm.train.optimizer import learning_rate
 from hdm.train.progress import Clock, Progress, epoch_line, peak_memory_mb, progress_bar, show_progress
 from hdm.train.reading import RESTARTS, Log, make_train_crops, make_val_crops, note_unreadable, steady_batches
@@ -63,16 +64,21 @@ def train(
     cv2.setNumThreads(0)  # OpenCV's threads and torch's get in each other's way
     # With a cache the pictures themselves need not be here.
     train_data, val_data = (load_persons(config.data, part, check_images=not config.cache) for part in ("train", "val"))
-    train_data, val_data = train_data.head(config.train_limit), val_data.head(config.val_limit)
-    if val_data.kind == "mpii":
-        mpii_truth(val_data)  # missing or damaged, it is told before the training, not after it
     data_sha256 = train_data.sha256 + val_data.sha256
+    if config.held_out:
+        train_data, val_data = hold_out(train_data, config.held_out)
+    train_data, val_data = train_data.head(config.train_limit), val_data.head(config.val_limit)
+    if val_data.kind == "mpii" and not config.held_out:
+        mpii_truth(val_data)  # missing or damaged, it is told before the training, not after it
+    train_data = with_label_noise(train_data, config.label_noise)
     key = config.key(data_sha256)
     if reuse and (found := recorded_run(key, profile, runs)):
         log(f"{config.loss}: record {found.name} of these settings is there; not trained again")
         return finished_run(found, checkpoints)
 
     engine = start_engine(config, tensorboard)
+    if config.follow and engine.num_processes > 1:
+        raise InputError("a run that is followed needs all persons in one process: start one, or set follow to false")
     log = log if engine.is_main_process else _silent
     folder = run_folder(checkpoints, profile, config.loss, key)
     alone = only_here(folder) if engine.is_main_process else contextlib.nullcontext()
@@ -110,7 +116,7 @@ def train(
             "data": _data_section(config, train_data, val_data),
         }
         record["hardware"] |= {"device": engine.device.type, "processes": engine.num_processes}
-        return _finish(t, record, Path(runs))
+        return _finish(t, val_crops, record, Path(runs))
 
 
 def _loop(
@@ -219,13 +225,16 @@ def _measure(t: Training, crops: PersonCrops, log: Log) -> dict[str, Any]:
     clock = time.perf_counter()
     for attempt in range(RESTARTS + 1):
         try:
-            found = validate(t.network, crops, t.learner.loss, t.config, t.engine)
+            watch = EpochWatch(t.learner.loss, t.config) if t.config.follow else None
+            found = validate(t.network, crops, t.learner.loss, t.config, t.engine, watch)
             break
         except WorkerDied as death:
             if attempt == RESTARTS:
                 raise InputError(str(death)) from death
             log(f"{t.config.loss}: {death}; the validation is started again")
             t.run.worker_restarts += 1
+    if watch is not None:
+        t.followed.append(watch.result())
     t.wrapped.train()
     t.run.results = scores(found, crops.data, t.config)
     seconds = time.perf_counter() - clock
@@ -268,9 +277,14 @@ def _enter(t: Training, row: dict[str, Any]) -> None:
     t.engine.log({name: value for name, value in row.items() if isinstance(value, float)}, step=t.run.step)
 
 
-def _finish(t: Training, record: dict[str, Any], runs: Path) -> Run:
+def _finish(t: Training, crops: PersonCrops, record: dict[str, Any], runs: Path) -> Run:
     """Writes weights and record; then the states are needed no longer."""
     result: list[Any] = [None]
+    readings = None
+    if t.config.follow:
+        readings, maps = read_maps(t.network, crops, t.learner.loss, t.config)
+        record["consistency"] = consistency_section(t.followed, t.run.history, t.config.loss)
+        record["maps"] = maps
     if t.engine.is_main_process:
         best, main = t.run.best, headline(t.run.results)
         weights = t.folder / best["weights"] if best else write_weights(t)
@@ -291,7 +305,7 @@ def _finish(t: Training, record: dict[str, Any], runs: Path) -> Run:
             },
         }
         epochs = pd.DataFrame(t.run.history)
-        written = write_run(runs, record, epochs)
+        written = write_run(runs, record, epochs, readings)
         tidy_up(t)
         result = [Run(read_run(written), epochs, written, weights)]
     if t.engine.num_processes > 1:
@@ -308,6 +322,7 @@ def _data_section(config: TrainConfig, train_data: PersonData, val_data: PersonD
         "train_sha256": train_data.sha256,
         "val_sha256": val_data.sha256,
         "boxes": val_data.boxes,
+        "validated_on": "val part" if not config.held_out else f"{config.held_out:.0%} of the train part's pictures",
     }
 
 

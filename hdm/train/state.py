@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Training:
 
     folder: of its states and weights. wrapped: the learner as Accelerate runs it. average: of the weights, where the
     config asks for one. totals: of the epoch at hand, sums over its steps of loss times weight, of weight, and of the
-    gradient's norm; of several processes each has its share.
+    gradient's norm; of several processes each has its share. followed: losses and errors (2, N, K) of each epoch, of a
+    run that is followed.
     """
 
     config: TrainConfig
@@ -42,6 +43,7 @@ class Training:
     optimizer: AcceleratedOptimizer
     average: AveragedModel | None
     totals: Tensor
+    followed: list[Tensor] = field(default_factory=list)
 
     @property
     def network(self) -> PoseNetwork:
@@ -97,6 +99,7 @@ def save(t: Training) -> None:
             "optimizer": t.optimizer.state_dict(),
             "scaler": None if t.engine.scaler is None else t.engine.scaler.state_dict(),
             "totals": t.totals,
+            "followed": t.followed,
             "random": [each[0] for each in everyones],
             "run": dataclasses.asdict(t.run),
         }
@@ -156,6 +159,7 @@ def restore(t: Training, state: dict[str, Any]) -> None:
         t.engine.scaler.load_state_dict(state["scaler"])
     if t.engine.is_main_process:
         t.totals = state["totals"].to(t.engine.device)
+    t.followed = list(state.get("followed", []))
     if len(state["random"]) == t.engine.num_processes:
         random = state["random"][t.engine.process_index]
         torch.set_rng_state(random["cpu"])

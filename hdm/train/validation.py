@@ -1,12 +1,15 @@
 """What a network does on the validation part: pixel error, PCK, and the scores of the data set's protocol."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdm.data.crops import PersonCrops
+from hdm.data.crops import Crop, PersonCrops
 from hdm.data.persons import PersonData
 from hdm.evaluate import localisation_error, mean_pose, pck
 from hdm.inference import Predictions, interleave, predict_crops
@@ -17,13 +20,19 @@ from hdm.train.config import TrainConfig
 
 
 def validate(
-    model: PoseNetwork, crops: PersonCrops, loss: nn.Module, config: TrainConfig, engine: Accelerator | None = None
+    model: PoseNetwork,
+    crops: PersonCrops,
+    loss: nn.Module,
+    config: TrainConfig,
+    engine: Accelerator | None = None,
+    watch: Callable[[Tensor, Tensor, Crop], None] | None = None,
 ) -> Predictions:
     """Runs the network over all crops and reads the joints as the config says.
 
     loss: with the weights it was trained with, and `reduction="mean"`.
     engine: with several processes each takes its share of the persons, and all get the predictions of all, each person
         exactly once.
+    watch: see `hdm.inference.predict_crops`.
     """
     # With fewer persons than processes each takes them all.
     shares = engine.num_processes if engine is not None and len(crops) >= engine.num_processes else 1
@@ -38,12 +47,13 @@ def validate(
         workers=config.workers,
         precision=config.precision,
         share=(place, shares),
+        watch=watch,
     )
     return found if shares == 1 else interleave(gather_object([found]))
 
 
-# What a run's epochs are compared by: COCO's and MPII's main figure.
-HEADLINES = ("AP", "PCKh@0.5")
+# What a run's epochs are compared by: COCO's and MPII's main figure, or what there is of persons that are held out.
+HEADLINES = ("AP", "PCKh@0.5", "PCK@0.1")
 
 
 def headline(results: dict[str, float]) -> str:
@@ -51,21 +61,38 @@ def headline(results: dict[str, float]) -> str:
     return next(name for name in HEADLINES if name in results)
 
 
-def scores(found: Predictions, data: PersonData, config: TrainConfig) -> dict[str, float]:
-    """Pixel errors and PCK in the crop, and the protocol's scores in the picture."""
+def scores(
+    found: Predictions, data: PersonData, config: TrainConfig, rescoring: Rescoring | None = None
+) -> dict[str, float]:
+    """Pixel errors and PCK in the crop, and on the val part the protocol's scores in the picture.
+
+    rescoring: how persons are ranked; by default as the config says.
+    """
     points = (found.predicted, found.joints, found.visible)
-    boxes = torch.tensor([_box_side(person.box, config) for person in data.persons])
-    rescoring = Rescoring(config.score, config.score_threshold, config.nms)
+    boxes = box_sides(data, config)
+    rescoring = rescoring or Rescoring(config.score, config.score_threshold, config.nms)
+    protocol = {}
+    if not config.held_out:
+        protocol = protocol_scores(data, found, config.input_size, config.convention, rescoring)
     return {
         "error_px": found.error_px,
         "median_error_px": float(localisation_error(*points, reduction="median")),
         **{f"PCK@{threshold}": pck(*points, boxes, threshold) for threshold in (0.05, 0.1, 0.2)},
-        **protocol_scores(data, found, config.input_size, config.convention, rescoring),
+        **protocol,
     }
 
 
+def rescored(data: PersonData, config: TrainConfig) -> bool:
+    """Whether the protocol's scores depend on how persons are ranked."""
+    return data.kind != "mpii" and not config.held_out
+
+
+def box_sides(data: PersonData, config: TrainConfig) -> Float[Tensor, "N"]:
+    """The longer side of each person's box, in crop pixels."""
+    return torch.tensor([_box_side(person.box, config) for person in data.persons])
+
+
 def _box_side(box: tuple[float, float, float, float], config: TrainConfig) -> float:
-    """The longer side of a person box, in crop pixels."""
     affine = box_affine(box, config.input_size, convention=config.convention)
     return float(np.hypot(*affine[0, :2]) * max(box[2], box[3]))
 

@@ -212,7 +212,7 @@ def test_every_other_setting_and_the_data_are_in_the_key() -> None:
         {"colour": "bgr"}, {"convention": "udp"}, {"half_body": 0.3}, {"flip_test": True},
         {"score": "mass"}, {"score_threshold": 0.2}, {"nms": 0.9}, {"accumulate": 2}, {"clip": 1.0}, {"ema": 0.99},
         {"keep": "best"}, {"order": "persons"}, {"drop_last": False}, {"reduced": False}, {"skip_unreadable": True},
-        {"compile": True}, {"sync_batch_norm": True},
+        {"compile": True}, {"sync_batch_norm": True}, {"held_out": 0.2}, {"label_noise": 0.01}, {"follow": True},
     ]  # fmt: skip
     config = TrainConfig(DATA)
     keys = [config.key("hash"), config.key("another"), *(dataclasses.replace(config, **c).key("hash") for c in changes)]
