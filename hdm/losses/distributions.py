@@ -5,14 +5,16 @@ separate what the target does from what the transport cost does.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdm.losses.batch import REDUCTIONS, check_batch, check_choice, check_positive, log_softmax, softmax, weighted
+from hdm.losses.hdm import scale_of_joints
 from hdm.losses.targets import demanded_pixels, log_gaussian
-from hdm.transport import COSTS, heatmap_emd
+from hdm.transport import COSTS, check_scale, heatmap_emd
 
 TARGETS = ("nearest", "subpixel", "gaussian")
 
@@ -112,18 +114,26 @@ class JSDivergence(nn.Module):
 class ExpectedCost(nn.Module):
     """Expected distance from the dot of a pixel drawn from the softmax heatmap.
 
-    Per joint, in heatmap pixels (squared for `l2_squared`): l = sum_i p_i c(x_i, q), q the unrounded dot. It is the
-    Earth Mover's Distance to a single demander, so what `HDMLoss` adds to it is what its four demanders add, and the
-    quantity that Sampling-Argmax (NeurIPS 2021) estimates by sampling. Its minimum puts all mass on the nearest pixel.
-    The same as HDMLoss("softmax", "dot").
+    Per joint, in heatmap pixels (squared for `l2_squared`, without unit for `gaussian`): l = sum_i p_i c(x_i, q), q the
+    unrounded dot. It is the Earth Mover's Distance to a single demander, so what `HDMLoss` adds to it is what its four
+    demanders add, and the quantity that Sampling-Argmax (NeurIPS 2021) estimates by sampling. Its minimum puts all mass
+    on the nearest pixel. The same as HDMLoss("softmax", "dot"), also in cost and scale.
     """
 
-    def __init__(self, cost: str = "l2", *, temperature: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        cost: str = "l2",
+        *,
+        scale: float | Sequence[float] | None = None,
+        temperature: float = 1.0,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__()
         check_choice("cost", cost, COSTS)
         check_choice("reduction", reduction, REDUCTIONS)
         check_positive(temperature=temperature)
-        self.cost, self.temperature, self.reduction = cost, temperature, reduction
+        check_scale(scale, cost)
+        self.cost, self.scale, self.temperature, self.reduction = cost, scale, temperature, reduction
 
     def maps(self, heatmaps: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
         """p (B, K, H, W): the softmax over each map."""
@@ -133,11 +143,14 @@ class ExpectedCost(nn.Module):
         self, heatmaps: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], visible: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""] | Float[Tensor, "B K"]:
         joints = check_batch(heatmaps, joints, visible)
-        expected = heatmap_emd(self.maps(heatmaps), joints, demanders="dot", cost=self.cost)
+        maps = self.maps(heatmaps)
+        scale = scale_of_joints(self.scale, maps)
+        expected = heatmap_emd(maps, joints, demanders="dot", cost=self.cost, scale=scale)
         return weighted(expected, visible, self.reduction)
 
     def extra_repr(self) -> str:
-        return f"cost={self.cost!r}, temperature={self.temperature}"
+        scale = f", scale={self.scale!r}" if self.scale else ""
+        return f"cost={self.cost!r}{scale}, temperature={self.temperature}"
 
 
 def at_demanders(

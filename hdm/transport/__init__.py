@@ -5,7 +5,7 @@ it is given. One demander needs no solver. For four, `exact` takes off what need
 numbers that solve the problem, from pixels and `groups` of pixels; `sinkhorn` solves the entropic problem instead.
 """
 
-from hdm.transport.demanders import COSTS, DEMANDERS, demanders_of, transport_costs
+from hdm.transport.demanders import COSTS, DEMANDERS, check_scale, demanders_of, transport_costs
 from hdm.transport.emd import SOLVERS, Certificate, certify, heatmap_emd, transport_plan, unchecked_emd
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SOLVERS",
     "Certificate",
     "certify",
+    "check_scale",
     "demanders_of",
     "heatmap_emd",
     "transport_costs",

@@ -40,6 +40,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import threshold
 
+from hdm.transport.demanders import BOUNDED, ground_cost
 from hdm.transport.groups import UNGROUPED, Suppliers, every_pixel, grouped
 
 FAR_OFF = 2.0  # length of a Newton step, in eps, beyond which it is not trusted
@@ -60,32 +61,43 @@ class Path(NamedTuple):
 
 @torch.no_grad()
 def potentials(
-    suppliers: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], corner: Float[Tensor, "P 2"], cost: str
+    suppliers: Float[Tensor, "P H W"],
+    demand: Float[Tensor, "P 4"],
+    corner: Float[Tensor, "P 2"],
+    cost: str,
+    scale: Float[Tensor, "P"] | None = None,
 ) -> Float[Tensor, "P 4"]:
     """Potentials g at or near a maximiser of (1).
 
     suppliers, demand: of the same sum, whatever that is. corner: the first demander (x0, y0); the others are
-    (x0 + 1, y0), (x0, y0 + 1) and (x0 + 1, y0 + 1). cost: `l2` or `l2_squared`.
+    (x0 + 1, y0), (x0, y0 + 1) and (x0 + 1, y0 + 1). cost, scale: see `hdm.transport.demanders.ground_cost`.
 
     In float64 all pixels take part, down to an eps of 1e-8. In float32 eps ends at 1e-3, and for `l2` far pixels take
     part as groups (`groups`), whose error in D is of second order. Squared costs differ the more between demanders
-    the farther a pixel is, so none can be grouped.
+    the farther a pixel is, so none can be grouped. With a bounded cost (nearly) all far pixels tie, at any eps: they
+    can neither be grouped by the spread of their differences nor be set aside, so all take part to the end.
     """
     precise = suppliers.dtype == torch.float64
     group = grouped if cost == "l2" and not precise else every_pixel
     path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise)
     pixels = suppliers.shape[1] * suppliers.shape[2] * (12 if group is every_pixel else 1)
     at_once = max(1, PIXELS_AT_ONCE[suppliers.device.type != "cpu"] // pixels)
+    parts = suppliers.split(at_once)
+    scales = [None] * len(parts) if scale is None else scale.split(at_once)
     found = [
-        follow_path(group(s, q), d, cost, path)[0]
-        for s, d, q in zip(suppliers.split(at_once), demand.split(at_once), corner.split(at_once), strict=True)
+        follow_path(group(s, q), d, cost, path, r)[0]
+        for s, d, q, r in zip(parts, demand.split(at_once), corner.split(at_once), scales, strict=True)
     ]
-    return torch.cat(found)
+    return torch.cat(found) if scale is None else torch.cat(found) / stretch(cost, scale)
 
 
 @torch.no_grad()
 def optimal_plan(
-    suppliers: Float[Tensor, "P H W"], demand: Float[Tensor, "P 4"], corner: Float[Tensor, "P 2"], cost: str
+    suppliers: Float[Tensor, "P H W"],
+    demand: Float[Tensor, "P 4"],
+    corner: Float[Tensor, "P 2"],
+    cost: str,
+    scale: Float[Tensor, "P"] | None = None,
 ) -> Float[Tensor, "P 4 H W"]:
     """A plan of least cost, in float64: how much each pixel ships to each demander. Both marginals are met.
 
@@ -93,10 +105,11 @@ def optimal_plan(
     that have too little.
     """
     suppliers, demand, corner = suppliers.double(), demand.double(), corner.double()
+    scale = None if scale is None else scale.double()
     parts = every_pixel(suppliers, corner)
     path = path_for((suppliers.shape[1], suppliers.shape[2]), cost, precise=True)
-    _, g, eps = follow_path(parts, demand, cost, path)
-    costs = _differences(parts, cost).transpose(0, 1)
+    _, g, eps = follow_path(parts, demand, cost, path, scale)
+    costs = _differences(parts, cost, scale).transpose(0, 1)
     plan = ((g.unsqueeze(-1) - costs) / eps.unsqueeze(-1)).softmax(1) * parts.mass.unsqueeze(1)
     arriving = plan.sum(2)
     plan = plan * (demand / arriving.clamp(min=1e-30)).clamp(max=1).unsqueeze(-1)
@@ -107,15 +120,30 @@ def optimal_plan(
 
 def path_for(size: tuple[int, int], cost: str, precise: bool) -> Path:
     """Short where many large maps are solved at once, careful where time is no matter."""
-    # Costs differ between demanders by up to 1 for l2, and by up to twice the map's length for squared ones.
-    first = 0.5 if cost == "l2" else max(size) / 2
+    # Costs differ between demanders by up to 1 for l2, also truncated, and by up to twice the map's length for squared
+    # ones, also for stretched Gaussian ones.
+    first = 0.5 if cost in ("l2", "truncated") else max(size) / 2
     if precise:
         return Path(_geometric(first, 1e-8, 0.8), 0.0, 0)
+    if cost in BOUNDED:
+        return Path([*_geometric(first, 1e-3, 0.7), 1e-3], 0.0, 0)
     if size[0] * size[1] <= UNGROUPED:
         return Path([*_geometric(first, 1e-3, 0.8), 1e-3], 0.0, 0)
     if cost == "l2":
         return Path([*_geometric(0.4, 0.03, 0.64), *_geometric(0.0226, 1e-3, 0.753), 1e-3], 0.03, 24)
     return Path([*_geometric(first, 0.5, 0.66), *_geometric(0.4, 1e-3, 0.75), 1e-3], 0.5, 256)
+
+
+def stretch(cost: str, scale: Float[Tensor, "P"]) -> Float[Tensor, "P 1"]:
+    """What bounded costs are multiplied by while potentials are sought, so that one eps suits every scale.
+
+    Near the dot, stretched costs are distances (`truncated`) or squared distances (`gaussian`) in pixels; where the
+    scale is less than 1 or 2 pixels they are larger, and the largest is 1 or 8.
+    """
+    if cost == "truncated":
+        return (1 / scale).clamp(min=1).unsqueeze(1)
+    # The upper limit keeps products with costs that round to 0 from being infinite.
+    return 2 * scale.clamp(2, 1e15).square().unsqueeze(1)
 
 
 def _geometric(first: float, last: float, ratio: float) -> list[float]:
@@ -147,30 +175,33 @@ class _Few(NamedTuple):
 
 
 def follow_path(
-    parts: Suppliers, demand: Float[Tensor, "P 4"], cost: str, path: Path
+    parts: Suppliers, demand: Float[Tensor, "P 4"], cost: str, path: Path, scale: Float[Tensor, "P"] | None = None
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"], Float[Tensor, "P 1"]]:
-    """g of (2) at eps = 0, where the path leads; g at the last eps of each problem; and that eps."""
+    """g of (2) at eps = 0, where the path leads; g at the last eps of each problem; and that eps.
+
+    All three in units of the cost, times `stretch` where it is bounded.
+    """
     # A demander that asks for nothing would have its potential at minus infinity.
     demand = _shares(_shares(demand).clamp(min=1e-7 if demand.dtype == torch.float32 else 1e-12))
     log_demand = demand.log()
     # Masses that do not count become 0, because what is computed with numbers near the smallest there is takes long.
     mass = threshold(_shares(parts.mass), 1e-14 if demand.dtype == torch.float32 else 1e-30, 0.0)
     widths = _widths(parts)
-    problem: _Whole | _Few = _Whole(mass, mass.sqrt(), _differences(parts, cost))
+    problem: _Whole | _Few = _Whole(mass, mass.sqrt(), _differences(parts, cost, scale))
     del parts  # the tables of all problems at once are the largest part of the memory
     h = predicted = torch.zeros_like(demand)
     # h and `before` are those of the last point that was trusted: none yet, so that the first line is level.
     eps, before = torch.full_like(h[:, :1], path.scales[0]), torch.full_like(h[:, :1], 1e30)
-    for scale, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
+    for present, following in zip(path.scales, [*path.scales[1:], 0.0], strict=True):
         g = torch.addcmul(predicted, log_demand, eps)
-        if isinstance(problem, _Whole) and scale == path.narrow_at and path.kept < mass.shape[1]:
+        if isinstance(problem, _Whole) and present == path.narrow_at and path.kept < mass.shape[1]:
             problem = _set_aside(problem, widths, g, eps, path.kept)
         step = _newton_step(problem, log_demand, g, eps)
         length = step.abs().amax(1, keepdim=True)
         corrected = torch.addcmul(predicted, step, eps / (length / FAR_OFF).clamp(min=1))
         # All stay where the scale is repeated, and nobody at the end.
-        held = length > (math.inf if not following else FAR_OFF if following < scale else -1)
-        fallen = torch.where(held, eps, eps * (following / scale))
+        held = length > (math.inf if not following else FAR_OFF if following < present else -1)
+        fallen = torch.where(held, eps, eps * (following / present))
         predicted = torch.lerp(h, corrected, (fallen - before) / (eps - before))
         last, h, before, eps = eps, torch.where(held, h, corrected), torch.where(held, before, eps), fallen
     return predicted, torch.addcmul(corrected, log_demand, last), last
@@ -274,12 +305,12 @@ def _set_aside(
     )
 
 
-def _differences(parts: Suppliers, cost: str) -> Float[Tensor, "4 P N"]:
-    """The costs less their mean over the four demanders, which would shift D by a constant and cost digits."""
+def _differences(parts: Suppliers, cost: str, scale: Float[Tensor, "P"] | None) -> Float[Tensor, "4 P N"]:
+    """The costs, stretched, less their mean over the four demanders, which would shift D and cost digits."""
     x, y = (torch.stack([place, place - 1]).square() for place in (parts.x, parts.y))
-    costs = (y.unsqueeze(1) + x).flatten(0, 1)
-    if cost == "l2":
-        costs.sqrt_()
+    costs = ground_cost((y.unsqueeze(1) + x).flatten(0, 1), cost, None if scale is None else scale.unsqueeze(1))
+    if scale is not None:
+        costs = costs.mul_(stretch(cost, scale))
     return costs.sub_(costs.mean(0))
 
 

@@ -16,6 +16,11 @@ Gradient. D is linear in s and d, and at its maximiser g* its slope in g is zero
 held fixed while (2) is differentiated: dEMD/ds_i = f_i(g*) and dEMD/dd_j = g*_j. Both potentials are free up to a
 constant, which is chosen so that sum_i s_i f_i = 0: a change of the heatmap's total mass does not count.
 
+Costs. With d_ij the distance of x_i and q_j, c = d (`l2`), d^2 (`l2_squared`), or, bounded by a length `scale`,
+c = min(d, scale) (`truncated`) or c = 1 - exp(-d^2 / (2 scale^2)) (`gaussian`): mass that is far off costs the same
+wherever it is. `l2` and `truncated` are metrics. With OKS's constant of joint k and the person's area, scale_k =
+2 sigma_k sqrt(area) in heatmap pixels, `gaussian` is 1 less that joint's OKS.
+
 Distances are in heatmap pixels, coordinates as in `hdm.pixels`.
 """
 
@@ -29,7 +34,7 @@ from torch import Tensor
 from hdm.errors import InputError
 from hdm.pixels import inside
 from hdm.transport import exact
-from hdm.transport.demanders import COSTS, DEMANDERS, demanders_of, transport_costs
+from hdm.transport.demanders import COSTS, DEMANDERS, check_scale, demanders_of, transport_costs
 from hdm.transport.sinkhorn import sinkhorn
 
 SOLVERS = ("exact", "sinkhorn")
@@ -42,8 +47,9 @@ class Certificate(NamedTuple):
     gap: cost of a plan that meets both marginals, less the value, in the value's unit. The value is D(g) of (2), so the
         EMD is no smaller than it, and no larger than value + gap (up to rounding).
     marginal_error: the mass by which the worst demander misses what it asks for if every pixel ships where it is
-        cheapest, and pixels within 1e-3 (float32) or 1e-6 (float64) of a tie, in units of cost, go where they are
-        needed. It measures the gradient, as the gap measures the value.
+        cheapest, and pixels within 1e-3 (float32) or 1e-6 (float64) of a tie, in units of cost (where it is bounded, of
+        the stretched cost of `hdm.transport.dual`), go where they are needed. It measures the gradient, as the gap
+        measures the value.
     """
 
     value: Float[Tensor, "*batch"]
@@ -59,6 +65,7 @@ def heatmap_emd(
     cost: str = "l2",
     solver: str = "exact",
     blur: float = 0.1,
+    scale: float | Tensor | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Earth Mover's Distance (1) from each heatmap to its dot annotation, differentiable in both.
 
@@ -67,21 +74,26 @@ def heatmap_emd(
     demanders: `nearest` (one, at the rounded pixel: the paper's naive form, as we read it), `dot` (one, at the
         unrounded dot) or `subpixel` (the four pixels around the dot with bilinear weights, whose mean is the dot; a
         dot beyond the outermost pixel centres is moved onto them).
-    cost: `l2` (distance in pixels) or `l2_squared`.
+    cost: `l2` (distance in pixels), `l2_squared`, `truncated` or `gaussian`: see above.
     solver: for `subpixel` only. `exact` maximises the dual (2); `sinkhorn` adds entropy of scale `blur` (pixels) and
-        returns the cost of the entropic plan, with the gradient of the entropic problem.
-    Returns a value for each map: pixels (l2) or squared pixels (l2_squared), in float32, or float64 for float64 input.
-    Raises InputError for an unknown name, a blur that is not positive, shapes that do not match, a joint that is not
-        finite or outside of the map, and a heatmap that is no distribution (negative, infinite or NaN somewhere, or not
-        of sum 1). Under torch.compile and torch.func, where values cannot be looked at, only names and shapes are
-        checked.
+        returns the cost of the entropic plan, with the gradient of the entropic problem. In units of cost, the entropic
+        scale is blur (l2, truncated), blur^2 (l2_squared) or blur^2 / (2 scale^2) (gaussian), which near the dot is the
+        same blur^2.
+    scale: the length in the bounded costs `truncated` and `gaussian`, which need it, in heatmap pixels: a number, or a
+        tensor that broadcasts to the batch (...), such as one for each of K joints. It gets no gradient.
+    Returns a value for each map: pixels (l2, truncated), squared pixels (l2_squared) or a number from 0 to 1
+        (gaussian), in float32, or float64 for float64 input.
+    Raises InputError for an unknown name, a blur or scale that is not positive and finite, a scale that is missing or
+        for a cost that takes none, shapes that do not match, a joint that is not finite or outside of the map, and a
+        heatmap that is no distribution (negative, infinite or NaN somewhere, or not of sum 1). Under torch.compile and
+        torch.func, where values cannot be looked at, only names and shapes are checked.
 
     The paper (Qu et al., NeurIPS 2022) names suppliers, demanders and the two forms of its Figure 2; the bilinear
     weights, the cost and the solver are our choices, because its text does not reach us.
     """
-    _check_choices(mass, joints, demanders, cost, solver, blur)
+    _check_choices(mass, joints, demanders, cost, solver, blur, scale)
     mass, joints, total = _in_full_precision(mass, joints)
-    return unchecked_emd(mass, joints, total, demanders, cost, solver, blur)
+    return unchecked_emd(mass, joints, total, demanders, cost, solver, blur, scale)
 
 
 def unchecked_emd(
@@ -92,51 +104,60 @@ def unchecked_emd(
     cost: str,
     solver: str,
     blur: float,
+    scale: float | Tensor | None = None,
 ) -> Float[Tensor, "*batch"]:
     """`heatmap_emd` of maps and joints that are known to be in order, in float32 or float64, and of these sums."""
     with torch.autocast(mass.device.type, enabled=False):  # a transport plan in half precision loses the far mass
         size = (mass.shape[-2], mass.shape[-1])
         points, weights = demanders_of(joints.to(mass.dtype), size, demanders)
         if demanders != "subpixel":
-            return (mass * transport_costs(points, size, cost).squeeze(-3)).sum((-2, -1)) / total
-        problem = _flat(mass, total, points, weights)
-        if solver == "exact":
-            solution = exact.solve(*problem, cost)
-        else:
-            solution = _entropic(*problem, cost, blur if cost == "l2" else blur**2)
+            return (mass * transport_costs(points, size, cost, scale).squeeze(-3)).sum((-2, -1)) / total
+        problem, scales = _flat(mass, total, points, weights), _flat_scale(scale, total)
+        solution = exact.solve(*problem, cost, scales) if solver == "exact" else _entropic(*problem, cost, scales, blur)
         maps, totals, _, demand = problem
         return _Envelope.apply(maps, demand, *solution, 1 / totals.detach()).view(total.shape)
 
 
 @torch.no_grad()
-def certify(mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"], *, cost: str = "l2") -> Certificate:
+def certify(
+    mass: Float[Tensor, "*batch H W"],
+    joints: Float[Tensor, "*batch 2"],
+    *,
+    cost: str = "l2",
+    scale: float | Tensor | None = None,
+) -> Certificate:
     """The exact solver's values for `subpixel` demanders, and a proof of them; slow.
 
     Arguments and errors as in `heatmap_emd`.
     """
-    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0)
+    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0, scale)
     mass, joints, total = _in_full_precision(mass, joints)
     points, weights = demanders_of(joints, (mass.shape[-2], mass.shape[-1]), "subpixel")
-    problem = _flat(mass, total, points, weights)
-    value, _, _, g = exact.solve(*problem, cost)
-    gap, error = exact.prove(*problem, cost, value, g)
+    problem, scales = _flat(mass, total, points, weights), _flat_scale(scale, total)
+    value, _, _, g = exact.solve(*problem, cost, scales)
+    gap, error = exact.prove(*problem, cost, scales, value, g)
     return Certificate(*(number.view(total.shape) for number in (value, gap, error)))
 
 
 @torch.no_grad()
 def transport_plan(
-    mass: Float[Tensor, "*batch H W"], joints: Float[Tensor, "*batch 2"], *, cost: str = "l2"
+    mass: Float[Tensor, "*batch H W"],
+    joints: Float[Tensor, "*batch 2"],
+    *,
+    cost: str = "l2",
+    scale: float | Tensor | None = None,
 ) -> Float[Tensor, "*batch 4 H W"]:
     """A plan of least cost: the mass that each pixel ships to each `subpixel` demander, in float64.
 
     Meets both marginals of (1): summed over pixels it is the demand, summed over demanders the mass. Arguments and
     errors as in `heatmap_emd`. For looking at and for proofs; slow.
     """
-    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0)
+    _check_choices(mass, joints, "subpixel", cost, "exact", 1.0, scale)
     mass, joints, total = _in_full_precision(mass, joints)
     points, weights = demanders_of(joints.double(), (mass.shape[-2], mass.shape[-1]), "subpixel")
     maps, totals, points, demand = _flat(mass.double(), total.double(), points, weights)
-    return exact.plan(maps / totals.view(-1, 1, 1), demand, points, cost).view(*mass.shape[:-2], 4, *mass.shape[-2:])
+    plan = exact.plan(maps / totals.view(-1, 1, 1), demand, points, cost, _flat_scale(scale, totals.view_as(total)))
+    return plan.view(*mass.shape[:-2], 4, *mass.shape[-2:])
 
 
 def _in_full_precision(
@@ -159,6 +180,13 @@ def _flat(
 ) -> tuple[Float[Tensor, "P H W"], Float[Tensor, "P"], Float[Tensor, "P 4 2"], Float[Tensor, "P 4"]]:
     """The same with one leading dimension."""
     return mass.reshape(-1, *mass.shape[-2:]), total.reshape(-1), points.reshape(-1, 4, 2), weights.reshape(-1, 4)
+
+
+def _flat_scale(scale: float | Tensor | None, total: Float[Tensor, "*batch"]) -> Float[Tensor, "P"] | None:
+    """The scale of each map, if the cost has one."""
+    if scale is None:
+        return None
+    return torch.as_tensor(scale, dtype=total.dtype, device=total.device).detach().expand(total.shape).reshape(-1)
 
 
 class _Envelope(torch.autograd.Function):
@@ -190,19 +218,38 @@ def _entropic(
     points: Float[Tensor, "P 4 2"],
     weights: Float[Tensor, "P 4"],
     cost: str,
-    eps: float,
+    scale: Float[Tensor, "P"] | None,
+    blur: float,
 ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H W"], Float[Tensor, "P"], Float[Tensor, "P 4"]]:
-    """Cost of the entropic plans of scale eps, in units of cost, and f, its mean and g of their problem."""
-    costs = transport_costs(points, (mass.shape[1], mass.shape[2]), cost)
+    """Cost of the entropic plans, and f, its mean and g of their problem.
+
+    The eps of all problems is blur, or blur^2 where costs are squared distances: Gaussian ones, which are that near the
+    dot when multiplied by 2 scale^2, are so multiplied first and divided in the end.
+    """
+    costs = transport_costs(points, (mass.shape[1], mass.shape[2]), cost, scale)
     suppliers = mass / total.view(-1, 1, 1)
-    largest = math.hypot(*mass.shape[1:])
-    value, f, g = sinkhorn(
-        suppliers.flatten(1), weights, costs.flatten(2), eps, largest if cost == "l2" else largest**2
-    )
+    power = 1 if cost in exact.METRICS else 2
+    eps, largest = blur**power, math.hypot(*mass.shape[1:]) ** power
+    if cost == "gaussian" and scale is not None:
+        factor = 2 * scale.clamp(1e-15, 1e15).square()  # of a wider one all costs round to 0
+        value, f, g = sinkhorn(
+            suppliers.flatten(1), weights, (costs * factor.view(-1, 1, 1, 1)).flatten(2), eps, largest
+        )
+        value, f, g = value / factor, f / factor.unsqueeze(1), g / factor.unsqueeze(1)
+    else:
+        value, f, g = sinkhorn(suppliers.flatten(1), weights, costs.flatten(2), eps, largest)
     return value, f.view_as(mass), (suppliers.flatten(1) * f).sum(1), g
 
 
-def _check_choices(mass: Tensor, joints: Tensor, demanders: str, cost: str, solver: str, blur: float) -> None:
+def _check_choices(
+    mass: Tensor,
+    joints: Tensor,
+    demanders: str,
+    cost: str,
+    solver: str,
+    blur: float,
+    scale: float | Tensor | None,
+) -> None:
     for name, value, known in (("demanders", demanders, DEMANDERS), ("cost", cost, COSTS), ("solver", solver, SOLVERS)):
         if value not in known:
             raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
@@ -212,6 +259,14 @@ def _check_choices(mass: Tensor, joints: Tensor, demanders: str, cost: str, solv
         raise InputError(
             f"heatmaps {tuple(mass.shape)} and joints {tuple(joints.shape)} do not match or have no pixel: "
             "give (..., H, W) and (..., 2)"
+        )
+    check_scale(scale, cost)
+    batch, shape = tuple(mass.shape[:-2]), tuple(scale.shape) if isinstance(scale, Tensor) else ()
+    padded = (1,) * (len(batch) - len(shape)) + shape
+    if len(padded) > len(batch) or any(size not in (1, wanted) for size, wanted in zip(padded, batch, strict=True)):
+        raise InputError(
+            f"scale {shape} does not match heatmaps {tuple(mass.shape)}: give one number, or a tensor that broadcasts "
+            f"to {batch}, such as one for each joint"
         )
 
 

@@ -11,6 +11,7 @@ from scipy.stats import entropy, norm
 from torch import Tensor
 from torch.nn import functional
 
+from hdm.errors import InputError
 from hdm.losses import CrossEntropy, ExpectedCost, HDMLoss, JSDivergence, KLDivergence
 from hdm.losses.distributions import js_divergence
 
@@ -180,13 +181,33 @@ def test_squared_expected_cost_is_offset_and_variance(problem: Problem) -> None:
     assert torch.allclose(each, ((mean - joints).square() + variance).sum(-1))
 
 
-@pytest.mark.parametrize("cost", ["l2", "l2_squared"])
-def test_expected_cost_is_hdm_with_one_demander(problem: Problem, cost: str) -> None:
+@pytest.mark.parametrize(
+    ("cost", "scale"), [("l2", None), ("l2_squared", None), ("truncated", 2.5), ("gaussian", [1.0, 2.0, 3.5])]
+)
+def test_expected_cost_is_hdm_with_one_demander(problem: Problem, cost: str, scale: float | list[float] | None) -> None:
     heatmaps, joints, visible = problem()
-    hdm = HDMLoss("softmax", "dot", cost, temperature=0.6)
-    assert torch.allclose(
-        ExpectedCost(cost, temperature=0.6)(heatmaps, joints, visible), hdm(heatmaps, joints, visible)
+    hdm = HDMLoss("softmax", "dot", cost, temperature=0.6, scale=scale)
+    expected = ExpectedCost(cost, temperature=0.6, scale=scale)
+    assert torch.allclose(expected(heatmaps, joints, visible), hdm(heatmaps, joints, visible))
+
+
+def test_expected_gaussian_cost_of_known_probabilities(one: One) -> None:
+    p = torch.zeros(1, 1, 7, 5, dtype=torch.float64)
+    p[0, 0, 4, 2], p[0, 0, 1, 2] = 0.75, 0.25  # at the dot, and three pixels above
+    value = ExpectedCost("gaussian", scale=1.5)((p + 1e-300).log(), *one((2.0, 4.0)))
+    assert value.item() == pytest.approx(0.25 * (1 - math.exp(-2)))
+    assert ExpectedCost("truncated", scale=2)((p + 1e-300).log(), *one((2.0, 4.0))).item() == pytest.approx(0.5)
+
+
+def test_scale_of_the_expected_cost(problem: Problem) -> None:
+    assert (
+        ExpectedCost("gaussian", scale=[1.0, 2.0]).extra_repr() == "cost='gaussian', scale=[1.0, 2.0], temperature=1.0"
     )
+    assert ExpectedCost().extra_repr() == "cost='l2', temperature=1.0"
+    with pytest.raises(InputError, match="cost 'truncated' needs a scale"):
+        ExpectedCost("truncated")
+    with pytest.raises(InputError, match=r"scale \[1.0, 2.0\] does not fit heatmaps of 3 joints"):
+        ExpectedCost("truncated", scale=[1.0, 2.0])(*problem())
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy, KLDivergence, JSDivergence, ExpectedCost])

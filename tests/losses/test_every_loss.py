@@ -55,6 +55,9 @@ PLAIN: list[Form] = [
     ("hdm", {"demanders": "dot", "temperature": 2.0}),
     ("hdm", {"demanders": "nearest", "suppliers": "relu"}),
     ("hdm", {"cost": "l2_squared"}),
+    ("hdm", {"cost": "truncated", "scale": 2.5}),
+    ("hdm", {"cost": "gaussian", "demanders": "dot", "scale": 1.7}),
+    ("hdm", {"cross_entropy": 0.3}),
 ]
 # Theirs counts the sides of the map.
 SIDED: list[Form] = [("integral", {})]

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from hdm.decode import decode
-from hdm.losses import SUPPLIERS, GaussianMSE, HDMLoss
+from hdm.errors import InputError
+from hdm.losses import SUPPLIERS, CrossEntropy, GaussianMSE, HDMLoss, make_loss
+from hdm.transport import heatmap_emd
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # POT's own docstrings
@@ -156,6 +159,137 @@ def test_gaussian_mse_falls_while_the_joint_jumps_away_and_hdm_rises() -> None:
     assert error.numpy() == pytest.approx([0.0] * 7 + [math.hypot(15, 25)] * 4)  # the jump is at t = 2/3
 
 
+# --- bounded costs ---
+
+
+@pytest.mark.parametrize("demanders", ["nearest", "dot", "subpixel"])
+@pytest.mark.parametrize("cost", ["truncated", "gaussian"])
+def test_bounded_costs_with_a_scale_for_each_joint(problem: Problem, cost: str, demanders: str) -> None:
+    heatmaps, joints, visible = problem()
+    loss = HDMLoss(demanders=demanders, cost=cost, scale=[1.0, 2.5, 6], reduction="none")
+    each = loss(heatmaps, joints, visible)
+    for k, scale in enumerate((1.0, 2.5, 6.0)):
+        expected = heatmap_emd(loss.maps(heatmaps)[:, k], joints[:, k], demanders=demanders, cost=cost, scale=scale)
+        assert torch.allclose(each[:, k], visible[:, k] * expected)
+    same, one = HDMLoss(cost=cost, scale=(2, 2, 2)), HDMLoss(cost=cost, scale=2)
+    assert torch.equal(same(heatmaps, joints, visible), one(heatmaps, joints, visible))
+
+
+@pytest.mark.parametrize("cost", ["truncated", "gaussian"])
+def test_gradient_of_bounded_costs(problem: Problem, cost: str) -> None:
+    heatmaps, joints, visible = problem()
+    for suppliers in SUPPLIERS:
+        loss = HDMLoss(suppliers, cost=cost, scale=[1.2, 2.0, 3.1])
+        torch.autograd.gradcheck(
+            lambda z, loss=loss: loss(z, joints, visible), heatmaps.requires_grad_(), atol=1e-6, fast_mode=True
+        )
+
+
+def test_loss_settings_of_a_profile() -> None:
+    loss = make_loss("hdm", cost="gaussian", scale=[1.5, 2, 3.0], cross_entropy=0.1)
+    assert loss.extra_repr() == (
+        "suppliers='softmax', demanders='subpixel', cost='gaussian', solver='exact', scale=[1.5, 2, 3.0], "
+        "cross_entropy=0.1"
+    )
+    assert HDMLoss().extra_repr() == "suppliers='softmax', demanders='subpixel', cost='l2', solver='exact'"
+    assert not loss.state_dict()
+
+
+@pytest.mark.parametrize("scale", [[1.0, 2.0], [3.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]]])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_scales_of_other_joints(problem: Problem, scale: list[float]) -> None:
+    loss = HDMLoss(cost="truncated", scale=scale)
+    with pytest.raises(
+        InputError, match=r"scale \[.*\] does not fit heatmaps of 3 joints: give one number, or a list of"
+    ):
+        loss(*problem())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cost": "truncated"}, "cost 'truncated' needs a scale"),
+        ({"scale": 2.0}, "cost 'l2' takes no scale"),
+        ({"cost": "gaussian", "scale": [2.0, -1.0]}, r"scale \[2.0, -1.0\] must be positive and finite"),
+        ({"cross_entropy": -1.0}, "cross_entropy -1.0 must be 0 or more, and finite"),
+        ({"cross_entropy": float("nan")}, "cross_entropy nan must be 0 or more, and finite"),
+        ({"cross_entropy": float("inf")}, "cross_entropy inf must be 0 or more, and finite"),
+        ({"cross_entropy": 0.5, "demanders": "dot"}, "no pixel is the unrounded dot: set cross_entropy to 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        HDMLoss(**settings)
+
+
+# --- with cross-entropy ---
+
+
+@pytest.mark.parametrize("demanders", ["nearest", "subpixel"])
+def test_cross_entropy_is_added_with_its_weight(problem: Problem, demanders: str) -> None:
+    heatmaps, joints, visible = problem()
+    heatmaps.requires_grad_()
+    terms = [
+        HDMLoss(demanders=demanders, temperature=0.7),
+        CrossEntropy(demanders, temperature=0.7),
+        HDMLoss(demanders=demanders, temperature=0.7, cross_entropy=0.3),
+    ]
+    values = [loss(heatmaps, joints, visible) for loss in terms]
+    gradients = [torch.autograd.grad(value, heatmaps)[0] for value in values]
+    for distance, entropy, both in (values, gradients):
+        assert torch.allclose(both, distance + 0.3 * entropy, rtol=1e-12)
+
+
+@pytest.mark.parametrize("suppliers", SUPPLIERS[1:])
+def test_cross_entropy_of_other_suppliers_by_hand(problem: Problem, suppliers: str) -> None:
+    heatmaps, joints, visible = problem()
+    distance = HDMLoss(suppliers, reduction="none")
+    both = HDMLoss(suppliers, cross_entropy=2.0, reduction="none")
+    added = both(heatmaps, joints, visible) - distance(heatmaps, joints, visible)
+    for b in range(2):
+        for k in range(3):
+            s = distance.maps(heatmaps)[b, k].clamp(min=1e-6)
+            demand = splat(7, 5, tuple(joints[b, k].tolist()))
+            assert float(added[b, k]) == pytest.approx(float(visible[b, k] * -2 * (demand * s.log()).sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize("suppliers", SUPPLIERS)
+def test_gradient_with_cross_entropy(problem: Problem, suppliers: str) -> None:
+    heatmaps, joints, visible = problem()
+    heatmaps = (0.3 * heatmaps + 1).abs().requires_grad_()  # where no share is cut off
+    loss = HDMLoss(suppliers, cross_entropy=0.7)
+    torch.autograd.gradcheck(lambda z: loss(z, joints, visible), heatmaps, atol=1e-6, fast_mode=True)
+
+
+def test_cross_entropy_pulls_where_there_is_no_mass() -> None:
+    # All mass far from the dot: the EMD's gradient at the dot's pixels is nothing, that of the cross-entropy is not.
+    heatmaps = torch.zeros(1, 2, 12, 9)
+    heatmaps[:, :, 10, 7] = 200.0
+    joints, visible = torch.tensor([2.3, 3.6]).expand(1, 2, 2), torch.ones(1, 2)
+    pulls = []
+    for weight in (0.0, 1.0):
+        z = heatmaps.clone().requires_grad_()
+        HDMLoss(cross_entropy=weight)(z, joints, visible).backward()
+        pulls.append(z.grad[0, :, 3:5, 2:4])
+    assert pulls[0].abs().max() < 1e-30
+    expected = -torch.tensor([[0.7 * 0.4, 0.3 * 0.4], [0.7 * 0.6, 0.3 * 0.6]]) / 2  # of two joints
+    assert torch.allclose(pulls[1], expected.expand(2, 2, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("suppliers", SUPPLIERS)
+def test_cross_entropy_is_finite_for_maps_without_mass_at_the_dot(suppliers: str) -> None:
+    heatmaps = torch.full((1, 2, 12, 9), -1e4)
+    heatmaps[:, :, 10, 7] = 1e4
+    heatmaps.requires_grad_()
+    value = HDMLoss(suppliers, cross_entropy=1.0)(heatmaps, torch.full((1, 2, 2), 2.3), torch.ones(1, 2))
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(heatmaps.grad).all()
+    if suppliers != "softmax":  # the distance, and log 1e6
+        distance = float(HDMLoss(suppliers)(heatmaps.detach(), torch.full((1, 2, 2), 2.3), torch.ones(1, 2)))
+        assert value.item() == pytest.approx(distance + math.log(1e6), rel=1e-5)
+
+
 # --- learning ---
 
 
@@ -190,6 +324,15 @@ def test_descent_with_sinkhorn() -> None:
     loss = HDMLoss(solver="sinkhorn", blur=0.3)
     before, after, _ = descend(loss, torch.rand(2, 2, 9, 7), DOTS, steps=20, rate=0.2)
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("settings", [{"cost": "truncated", "scale": 6.0}, {"cost": "gaussian", "scale": [2.0, 4.0]}])
+def test_descent_of_bounded_costs(settings: dict[str, Any]) -> None:
+    loss = HDMLoss(**settings, cross_entropy=0.05)
+    before, after, maps = descend(loss, torch.randn(2, 2, 9, 7), DOTS, steps=150, rate=0.3)
+    assert after < 0.5 * before
+    joints, _ = decode(maps, "local")
+    assert (joints - DOTS).abs().max() < 0.2
 
 
 def test_subpixel_descent_ends_at_the_bilinear_map_of_the_dot() -> None:

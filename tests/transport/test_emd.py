@@ -24,6 +24,8 @@ from problems import (
     random_problem,
     splat,
 )
+from scipy import sparse
+from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
@@ -31,6 +33,38 @@ from hdm.errors import InputError
 from hdm.transport import COSTS, DEMANDERS, SOLVERS, certify, heatmap_emd, transport_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCALES = {"truncated": 2.5, "gaussian": 1.7}  # of the bounded costs, in pixels
+
+
+def cost_of(distance: np.ndarray, cost: str, scale: float) -> np.ndarray:
+    """The four costs as functions of the distance."""
+    if cost == "truncated":
+        return np.minimum(distance, scale)
+    if cost == "gaussian":
+        return 1 - np.exp(-(distance**2) / (2 * scale**2))
+    return distance if cost == "l2" else distance**2
+
+
+def least_cost(mass: Tensor, joint: Tensor, cost: str, scale: float | None = None) -> float:
+    """The value of problem (1) for four demanders: by POT, and by scipy for the bounded costs."""
+    if cost not in SCALES:
+        return linear_programme(mass, joint, cost)[0]
+    points, d = four_demanders(joint, *mass.shape)
+    n = mass.numel()
+    y, x = np.divmod(np.arange(n), mass.shape[1])
+    distance = np.hypot(x[:, None] - points[:, 0], y[:, None] - points[:, 1])  # (N, 4)
+    s = mass.detach().double().numpy().ravel()
+    # max sum_i s_i f_i + sum_j d_j g_j with f_i + g_j <= c_ij: the dual, which has a solution whatever the rounding.
+    result = linprog(
+        -np.concatenate([s / s.sum(), d]),
+        A_ub=sparse.hstack([sparse.kron(sparse.eye(n), np.ones((4, 1))), sparse.kron(np.ones((n, 1)), sparse.eye(4))]),
+        b_ub=cost_of(distance, cost, scale or SCALES[cost]).ravel(),
+        bounds=[(None, None)] * (n + 3) + [(0, 0)],  # a constant is free
+    )
+    assert result.status == 0, result.message
+    return -float(result.fun)
+
 
 # Known numbers
 
@@ -95,8 +129,8 @@ def test_all_mass_on_one_pixel(demanders: str, cost: str) -> None:
             points = joint[None].numpy() if demanders == "dot" else np.floor(joint[None].numpy() + 0.5)
         for x, y in ((0, 0), (8, 2), (4, 7)):
             distance = np.hypot(points[:, 0] - x, points[:, 1] - y)
-            expected = (weights * (distance if cost == "l2" else distance**2)).sum()
-            value = heatmap_emd(dirac(12, 9, x, y), joint, demanders=demanders, cost=cost)
+            expected = (weights * cost_of(distance, cost, SCALES.get(cost, 0.0))).sum()
+            value = heatmap_emd(dirac(12, 9, x, y), joint, demanders=demanders, cost=cost, scale=SCALES.get(cost))
             assert float(value) == pytest.approx(expected, abs=1e-12)
 
 
@@ -165,8 +199,8 @@ def test_exact_solver_is_the_linear_programme(kind: str, cost: str, dtype: torch
     large = random_maps(kind, 6, 32, 24).to(dtype), (torch.rand(6, 2) * torch.tensor([23, 31])).to(dtype)
     narrow = random_maps(kind, 6, 1, 5).to(dtype), torch.stack([torch.rand(6) * 4, torch.zeros(6)], 1).to(dtype)
     for mass, joints in (small, large, narrow):
-        expected = [linear_programme(m, q, cost)[0] for m, q in zip(mass, joints, strict=True)]
-        value = heatmap_emd(mass, joints, cost=cost)
+        expected = [least_cost(m, q, cost) for m, q in zip(mass, joints, strict=True)]
+        value = heatmap_emd(mass, joints, cost=cost, scale=SCALES.get(cost))
         assert value.dtype == dtype
         assert value.numpy() == pytest.approx(expected, rel=1e-6 if dtype == torch.float64 else 1e-4, abs=1e-6)
 
@@ -221,6 +255,116 @@ def test_maps_of_few_pixels_in_single_precision() -> None:
     assert worst.max() <= 0, (expected[worst.argmax()], value[worst.argmax()])
 
 
+# Bounded costs
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("cost", SCALES)
+@pytest.mark.parametrize("kind", ["uniform", "heavy", "peaked", "diracs"])
+def test_maps_of_different_scales_in_one_batch(kind: str, cost: str, dtype: torch.dtype) -> None:
+    scales = torch.tensor([0.4, 1.3, 4.0, 30.0], dtype=torch.float64)
+    mass, joints = random_maps(kind, 12, 12, 9).view(3, 4, 12, 9).to(dtype), JOINTS.view(3, 4, 2).to(dtype)
+    value = heatmap_emd(mass, joints, cost=cost, scale=scales)  # one for each of 4 joints
+    for b in range(3):
+        for k in range(4):
+            expected = least_cost(mass[b, k], joints[b, k], cost, float(scales[k]))
+            tolerance = {"rel": 1e-6, "abs": 1e-7} if dtype == torch.float64 else {"rel": 1e-4, "abs": 1e-4}
+            assert float(value[b, k]) == pytest.approx(expected, **tolerance)
+    own = scales.expand(3, 4).contiguous()
+    assert torch.equal(heatmap_emd(mass, joints, cost=cost, scale=own), value)
+    assert torch.equal(heatmap_emd(mass, joints, cost=cost, scale=own.float()), value) or dtype == torch.float64
+    images = heatmap_emd(mass, joints, cost=cost, scale=torch.tensor([[2.0], [3.0], [5.0]]))
+    assert torch.allclose(images[1], heatmap_emd(mass[1], joints[1], cost=cost, scale=3.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cost", SCALES)
+@pytest.mark.parametrize("demanders", ["nearest", "dot"])
+def test_bounded_cost_of_one_demander_is_its_mean(demanders: str, cost: str) -> None:
+    mass, joints = random_maps("diffuse", 6, 7, 11).view(2, 3, 7, 11), torch.rand(2, 3, 2, dtype=torch.float64) * 6
+    scales = torch.tensor([0.5, 2.0, 7.0])
+    value = heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=scales)
+    at = joints.numpy() if demanders == "dot" else np.floor(joints.numpy() + 0.5)
+    y, x = np.mgrid[:7, :11]
+    for b in range(2):
+        for k in range(3):
+            costs = cost_of(np.hypot(x - at[b, k, 0], y - at[b, k, 1]), cost, float(scales[k]))
+            assert float(value[b, k]) == pytest.approx((mass[b, k].numpy() * costs).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("demanders", DEMANDERS)
+def test_bounded_costs_of_a_wide_scale_are_the_others(demanders: str) -> None:
+    mass, joints = random_problem()
+    distance, square = (heatmap_emd(mass, joints, demanders=demanders, cost=cost) for cost in ("l2", "l2_squared"))
+    truncated = heatmap_emd(mass, joints, demanders=demanders, cost="truncated", scale=15.0)  # the diagonal is 13.6
+    assert torch.allclose(truncated, distance, rtol=1e-12)
+    for scale in (1e4, 1e12):
+        gaussian = heatmap_emd(mass, joints, demanders=demanders, cost="gaussian", scale=scale)
+        assert torch.allclose(2 * scale**2 * gaussian, square, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1e-3, 0.2, 1.0])
+def test_truncated_below_a_pixel_counts_the_mass_that_has_to_move(scale: float, dtype: torch.dtype) -> None:
+    # No two pixels are nearer than the scale, so that all moves cost the same.
+    mass, joints = torch.cat([random_maps(kind, 6, 12, 9) for kind in ("heavy", "diracs")]), JOINTS
+    splats = torch.stack([splat(12, 9, (min(max(x, 0), 8), min(y, 11))) for x, y in JOINTS.tolist()])
+    mass = (0.6 * mass + 0.4 * splats).to(dtype)
+    value = heatmap_emd(mass, joints.to(dtype), cost="truncated", scale=scale)
+    expected = scale * (1 - torch.minimum(mass.double(), splats).sum((1, 2)))
+    assert value.numpy() == pytest.approx(expected.numpy(), rel=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("demanders", DEMANDERS)
+def test_mass_that_is_far_off_costs_the_same_wherever_it_is(demanders: str) -> None:
+    mass, joint = torch.stack([dirac(64, 48, 1, 2), dirac(64, 48, 45, 60)]), torch.tensor([[20.3, 30.6]]).double()
+    for cost, bound in (("truncated", 3.0), ("gaussian", 1.0)):
+        value = heatmap_emd(mass, joint.expand(2, 2), demanders=demanders, cost=cost, scale=3.0)
+        assert value.numpy() == pytest.approx([bound, bound], rel=1e-12)
+
+
+def test_gaussian_cost_is_what_the_object_keypoint_similarity_lacks() -> None:
+    sigma, area, offset = torch.tensor([0.026, 0.107]), 900.0, torch.tensor([3.0, 4.0])  # d^2 = 25, area in pixels^2
+    mass, joints = dirac(12, 9, 1, 2).expand(2, 12, 9), (torch.tensor([1.0, 2.0]) + offset).double().expand(2, 2)
+    value = heatmap_emd(mass, joints, demanders="dot", cost="gaussian", scale=2 * sigma * math.sqrt(area))
+    similarity = [math.exp(-25 / (2 * area * (2 * s) ** 2)) for s in sigma.tolist()]
+    assert value.numpy() == pytest.approx([1 - s for s in similarity], rel=1e-6)
+
+
+@pytest.mark.parametrize("cost", SCALES)
+@pytest.mark.parametrize("kind", ["uniform", "diffuse", "heavy", "peaked"])
+def test_single_precision_where_nearly_all_pixels_tie(kind: str, cost: str) -> None:
+    torch.manual_seed(6)
+    mass, dots = random_maps(kind, 12, 64, 48), (torch.rand(12, 2) * torch.tensor([47.0, 63.0])).double()
+    scales = torch.tensor([1.5, 3.0, 6.0, 12.0]).repeat(3)
+    exact, single = mass.clone().requires_grad_(), mass.float().requires_grad_()
+    values = [heatmap_emd(maps, dots.to(maps.dtype), cost=cost, scale=scales) for maps in (exact, single)]
+    assert torch.allclose(values[1].double(), values[0], rtol=1e-4, atol=1e-5)
+    for value in values:
+        value.sum().backward()
+    off = (mass * (exact.grad - single.grad).abs()).sum((1, 2))
+    assert (off <= 0.01 * (mass * exact.grad.abs()).sum((1, 2)) + 1e-4).all()
+
+
+def test_scale_gets_no_gradient() -> None:
+    mass, joints = random_problem(2)
+    mass.requires_grad_()
+    scale = torch.tensor(2.0, requires_grad=True)
+    for demanders in DEMANDERS:
+        heatmap_emd(mass, joints, demanders=demanders, cost="gaussian", scale=scale).sum().backward()
+    assert scale.grad is None
+    assert mass.grad.abs().max() > 0
+
+
+def test_vmap_over_scales() -> None:
+    mass, joints = random_problem()
+    scales = torch.linspace(0.7, 6, 6, dtype=torch.float64)
+
+    def one(m: Tensor, q: Tensor, scale: Tensor) -> Tensor:
+        return heatmap_emd(m, q, cost="gaussian", scale=scale)
+
+    assert torch.allclose(torch.func.vmap(one)(mass, joints, scales), one(mass, joints, scales), rtol=1e-6)
+
+
 # Properties
 
 
@@ -230,62 +374,73 @@ class TestEveryForm:
     def test_translation(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
         wide = torch.nn.functional.pad(mass, (5, 0, 3, 2))
-        moved = heatmap_emd(wide, joints + torch.tensor([5, 3]), demanders=demanders, cost=cost)
-        assert torch.allclose(moved, heatmap_emd(mass, joints, demanders=demanders, cost=cost))
+        moved = heatmap_emd(wide, joints + torch.tensor([5, 3]), demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        assert torch.allclose(moved, heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)))
 
     def test_transposed_map(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
-        swapped = heatmap_emd(mass.mT, joints.flip(-1), demanders=demanders, cost=cost)
-        assert torch.allclose(swapped, heatmap_emd(mass, joints, demanders=demanders, cost=cost))
+        swapped = heatmap_emd(mass.mT, joints.flip(-1), demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        assert torch.allclose(
+            swapped, heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        )
 
     def test_mirrored_map(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
         mirrored = torch.stack([8 - joints[:, 0], joints[:, 1]], -1)
-        value = heatmap_emd(mass.flip(-1), mirrored, demanders=demanders, cost=cost)
-        assert torch.allclose(value, heatmap_emd(mass, joints, demanders=demanders, cost=cost))
+        value = heatmap_emd(mass.flip(-1), mirrored, demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        assert torch.allclose(value, heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)))
 
     def test_masses_may_sum_to_one_within_rounding(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
         scale = torch.tensor([1 - 9e-4, 1 - 1e-6, 1, 1 + 1e-8, 1 + 1e-5, 1 + 9e-4], dtype=torch.float64).view(6, 1, 1)
-        value = heatmap_emd(scale * mass, joints, demanders=demanders, cost=cost)
-        assert torch.allclose(value, heatmap_emd(mass, joints, demanders=demanders, cost=cost))
+        value = heatmap_emd(scale * mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        assert torch.allclose(value, heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)))
 
     def test_convex_in_the_map(self, demanders: str, cost: str) -> None:
         (first, joints), (second, _) = random_problem(), random_problem()
-        settings = {"demanders": demanders, "cost": cost}
+        settings: dict[str, Any] = {"demanders": demanders, "cost": cost, "scale": SCALES.get(cost)}
         middle = heatmap_emd(0.3 * first + 0.7 * second, joints, **settings)
         chord = 0.3 * heatmap_emd(first, joints, **settings) + 0.7 * heatmap_emd(second, joints, **settings)
         assert (middle <= chord + 1e-9).all()
 
     def test_any_leading_shape(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
-        flat = heatmap_emd(mass, joints, demanders=demanders, cost=cost)
+        flat = heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost))
         assert flat.shape == (6,)
-        grid = heatmap_emd(mass.view(2, 3, 12, 9), joints.view(2, 3, 2), demanders=demanders, cost=cost)
+        grid = heatmap_emd(
+            mass.view(2, 3, 12, 9), joints.view(2, 3, 2), demanders=demanders, cost=cost, scale=SCALES.get(cost)
+        )
         assert torch.allclose(grid, flat.view(2, 3))
-        single = heatmap_emd(mass[4], joints[4], demanders=demanders, cost=cost)
+        single = heatmap_emd(mass[4], joints[4], demanders=demanders, cost=cost, scale=SCALES.get(cost))
         assert single.shape == ()
         assert torch.allclose(single, flat[4])
-        assert heatmap_emd(mass[:0], joints[:0], demanders=demanders, cost=cost).shape == (0,)
+        assert heatmap_emd(mass[:0], joints[:0], demanders=demanders, cost=cost, scale=SCALES.get(cost)).shape == (0,)
 
     def test_same_value_twice(self, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
-        first, second = (heatmap_emd(mass, joints, demanders=demanders, cost=cost) for _ in range(2))
+        first, second = (
+            heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)) for _ in range(2)
+        )
         assert torch.equal(first, second)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_input(self, dtype: torch.dtype, demanders: str, cost: str) -> None:
         mass, joints = random_problem()
-        value = heatmap_emd(mass.to(dtype), joints.float(), demanders=demanders, cost=cost)
+        value = heatmap_emd(mass.to(dtype), joints.float(), demanders=demanders, cost=cost, scale=SCALES.get(cost))
         assert value.dtype == torch.float32
-        assert torch.equal(value, heatmap_emd(mass.to(dtype).float(), joints.float(), demanders=demanders, cost=cost))
-        assert torch.allclose(value.double(), heatmap_emd(mass, joints, demanders=demanders, cost=cost), rtol=0.02)
+        assert torch.equal(
+            value,
+            heatmap_emd(mass.to(dtype).float(), joints.float(), demanders=demanders, cost=cost, scale=SCALES.get(cost)),
+        )
+        assert torch.allclose(
+            value.double(), heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)), rtol=0.02
+        )
 
     def test_autocast_changes_nothing(self, demanders: str, cost: str) -> None:
         mass, joints = (tensor.float() for tensor in random_problem())
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            inside = heatmap_emd(mass, joints, demanders=demanders, cost=cost)
-        assert torch.equal(inside, heatmap_emd(mass, joints, demanders=demanders, cost=cost))
+            inside = heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost))
+        assert torch.equal(inside, heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost)))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "diffuse", "heavy", "diracs"])
@@ -318,7 +473,7 @@ def test_gradients_against_finite_differences(demanders: str, cost: str) -> None
     joints = (torch.rand(2, 2, 2, dtype=torch.float64) * 0.3 + torch.tensor([1.1, 2.1])).requires_grad_()
 
     def value(mass: Tensor, joints: Tensor) -> Tensor:
-        return heatmap_emd(mass, joints, demanders=demanders, cost=cost)
+        return heatmap_emd(mass, joints, demanders=demanders, cost=cost, scale=SCALES.get(cost))
 
     torch.autograd.gradcheck(lambda m: value(m, joints.detach()), mass, eps=1e-6, atol=1e-6)
     if demanders != "nearest":
@@ -331,16 +486,16 @@ def test_gradients_against_the_linear_programme(kind: str, cost: str) -> None:
     mass = random_maps(kind, 5, 12, 9)
     mass.requires_grad_()
     joints = JOINTS[[0, 5, 4, 0, 5]].clone().requires_grad_()
-    heatmap_emd(mass, joints, cost=cost).sum().backward()
+    heatmap_emd(mass, joints, cost=cost, scale=SCALES.get(cost)).sum().backward()
     step = 1e-5
     # A step in the map that keeps every mass positive, and one in the dot that stays in its cell.
     toward = random_maps("diffuse", 5, 12, 9) - mass.detach()
     aside = torch.tensor([0.6, -0.8], dtype=torch.float64)
     for i in range(5):
         m, q = mass[i].detach(), joints[i].detach()
-        rise = linear_programme(m + step * toward[i], q, cost)[0] - linear_programme(m, q, cost)[0]
+        rise = least_cost(m + step * toward[i], q, cost) - least_cost(m, q, cost)
         assert float((mass.grad[i] * toward[i]).sum()) == pytest.approx(rise / step, rel=1e-3, abs=1e-3)
-        rise = linear_programme(m, q + step * aside, cost)[0] - linear_programme(m, q - step * aside, cost)[0]
+        rise = least_cost(m, q + step * aside, cost) - least_cost(m, q - step * aside, cost)
         assert float(joints.grad[i] @ aside) == pytest.approx(rise / (2 * step), rel=1e-3, abs=1e-3)
 
 
@@ -406,7 +561,7 @@ def test_vmap(demanders: str, cost: str, solver: str) -> None:
     mass, joints = random_maps("diffuse", 6, 24, 26), torch.rand(6, 2, dtype=torch.float64) * 23
 
     def one(m: Tensor, q: Tensor) -> Tensor:
-        return heatmap_emd(m, q, demanders=demanders, cost=cost, solver=solver, blur=2.0)
+        return heatmap_emd(m, q, demanders=demanders, cost=cost, solver=solver, blur=2.0, scale=SCALES.get(cost))
 
     for dtype in (torch.float64, torch.float32):
         maps, dots = mass.to(dtype, copy=True), joints.to(dtype)
@@ -425,14 +580,17 @@ from hdm.transport import heatmap_emd
 torch.manual_seed(0)
 maps = torch.randn(3, 24, 26).mul(3).flatten(1).softmax(1).view(3, 24, 26)
 joints = torch.rand(3, 2) * 23
-for demanders in ("nearest", "dot", "subpixel"):
-    compiled = torch.compile(lambda m, q: heatmap_emd(m, q, demanders=demanders), fullgraph=True)
+forms = [{"demanders": demanders} for demanders in ("nearest", "dot", "subpixel")]
+forms += [{"cost": "truncated", "scale": torch.tensor([1.0, 3.0, 9.0])}]
+forms += [{"demanders": "dot", "cost": "gaussian", "scale": 3.0}]
+for form in forms:
+    compiled = torch.compile(lambda m, q: heatmap_emd(m, q, **form), fullgraph=True)
     ours, theirs = (maps.clone().requires_grad_() for _ in range(2))
-    expected, value = heatmap_emd(ours, joints, demanders=demanders), compiled(theirs, joints)
-    assert torch.allclose(value, expected, rtol=1e-5), demanders
+    expected, value = heatmap_emd(ours, joints, **form), compiled(theirs, joints)
+    assert torch.allclose(value, expected, rtol=1e-5), form
     expected.sum().backward()
     value.sum().backward()
-    assert torch.allclose(theirs.grad, ours.grad, atol=1e-2), demanders
+    assert torch.allclose(theirs.grad, ours.grad, atol=1e-2), form
 print("alike")
 """
 
@@ -455,6 +613,9 @@ def test_compiled() -> None:
         ({"demanders": "four"}, "unknown demanders 'four': choose one of nearest, dot, subpixel"),
         ({"cost": "l1"}, "unknown cost 'l1': choose one of l2, l2_squared"),
         ({"solver": "newton"}, "unknown solver 'newton': choose one of exact, sinkhorn"),
+        ({"cost": "truncated"}, "cost 'truncated' needs a scale: give a length in heatmap pixels"),
+        ({"cost": "gaussian", "scale": 0.0}, "scale 0.0 must be positive and finite: it is a length in heatmap pixels"),
+        ({"scale": 2.0}, "cost 'l2' takes no scale: leave it out, or choose cost truncated or gaussian"),
         ({"blur": 0.0}, "blur 0.0 must be positive and finite"),
         ({"blur": -1.0}, "blur -1.0 must be positive and finite"),
         ({"blur": float("nan")}, "blur nan must be positive and finite"),
@@ -474,6 +635,14 @@ def test_settings_that_are_wrong(settings: dict[str, Any], message: str) -> None
 def test_shapes_that_do_not_match(mass: tuple[int, ...], joints: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"heatmaps \(.*\) and joints \(.*\) do not match or have no pixel"):
         heatmap_emd(torch.ones(mass), torch.ones(joints))
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (1, 2, 3), (2, 3, 1)])
+@pytest.mark.parametrize("function", [heatmap_emd, certify, transport_plan])
+def test_scales_that_do_not_match(function: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    mass, joints = torch.full((2, 3, 4, 5), 0.05), torch.ones(2, 3, 2)
+    with pytest.raises(InputError, match=r"scale \(.*\) does not match heatmaps \(2, 3, 4, 5\): give one number, or a"):
+        function(mass, joints, cost="truncated", scale=torch.ones(shape))
 
 
 @pytest.mark.parametrize("demanders", DEMANDERS)
@@ -518,3 +687,5 @@ def test_proof_and_plan_refuse_the_same(function: Callable[..., Any]) -> None:
         function(torch.full((1, 4, 5), 0.05), torch.full((1, 2), 7.0))
     with pytest.raises(InputError, match="unknown cost 'l1'"):
         function(torch.full((1, 4, 5), 0.05), torch.ones(1, 2), cost="l1")
+    with pytest.raises(InputError, match="cost 'gaussian' needs a scale"):
+        function(torch.full((1, 4, 5), 0.05), torch.ones(1, 2), cost="gaussian")

@@ -38,6 +38,40 @@ def test_sinkhorn_falls_to_the_exact_value_with_the_blur(cost: str, blurs: tuple
     assert (gaps[-1].abs() < 0.01 * exact).all()
 
 
+@pytest.mark.parametrize(("cost", "blur"), [("truncated", 0.05), ("gaussian", 0.3)])
+def test_sinkhorn_of_bounded_costs_falls_to_the_exact_value(cost: str, blur: float) -> None:
+    mass = random_maps("diffuse", 6, 12, 9).view(2, 3, 12, 9)
+    joints, scales = torch.rand(2, 3, 2, dtype=torch.float64) * 0.6 + 4.2, torch.tensor([1.5, 3.0, 6.0])
+    exact = heatmap_emd(mass, joints, cost=cost, scale=scales)
+    wide, narrow = (
+        heatmap_emd(mass, joints, cost=cost, scale=scales, solver="sinkhorn", blur=each) - exact
+        for each in (8 * blur, blur)
+    )
+    assert (narrow < wide).all()
+    assert (narrow.abs() < 0.02 * exact).all()
+
+
+def test_blur_of_a_wide_gaussian_cost_is_that_of_squared_distances() -> None:
+    mass, joints = random_maps("diffuse", 4, 12, 9), torch.rand(4, 2, dtype=torch.float64) * 0.6 + 4.2
+    square = heatmap_emd(mass, joints, cost="l2_squared", solver="sinkhorn", blur=1.3)
+    gaussian = heatmap_emd(mass, joints, cost="gaussian", scale=2e3, solver="sinkhorn", blur=1.3)
+    assert torch.allclose(2 * 2e3**2 * gaussian, square, rtol=1e-4)
+
+
+def test_sinkhorn_of_a_gaussian_cost_is_the_cost_of_the_entropic_plan() -> None:
+    blur, scale = 0.8, 2.5
+    points, d = four_demanders(PAPER_DOT, 12, 9)
+    y, x = np.divmod(np.arange(108), 9)
+    c = 1 - np.exp(-((x[:, None] - points[:, 0]) ** 2 + (y[:, None] - points[:, 1]) ** 2) / (2 * scale**2))
+    s = paper_map().numpy().ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        eps = blur**2 / (2 * scale**2)
+        plan = ot.sinkhorn(s, d, c, eps, method="sinkhorn_log", stopThr=1e-10, numItermax=20_000)
+    value = heatmap_emd(paper_map(), PAPER_DOT, cost="gaussian", scale=scale, solver="sinkhorn", blur=blur)
+    assert float(value) == pytest.approx((plan * c).sum(), abs=1e-4)
+
+
 def entropic_plan(mass: Tensor, joint: Tensor, blur: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """POT's entropic plan (N, 4), the costs (N, 4) and the product of the marginals (N, 4)."""
     points, d = four_demanders(joint, *mass.shape)
