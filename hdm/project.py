@@ -62,16 +62,35 @@ def read_notebook(name: str, root: Path) -> Any:
         raise InputError(f"{path} is not a valid notebook: {str(error).strip().partition(chr(10))[0]}") from None
 
 
+def profile_names(root: Path | None = None) -> list[str]:
+    """The profiles in `book/profiles`, in the order of the alphabet; studies that lie there too are none."""
+    folder = (root or project_root()) / "book" / "profiles"
+    return sorted(path.stem for path in folder.glob("*.yml") if not _is_study(path))
+
+
 def load_profile(name: str, root: Path | None = None) -> dict[str, Any]:
     """The settings in `book/profiles/<name>.yml`, with `${NAME}` and `${NAME:-default}` taken from the environment.
 
-    Raises InputError for an unknown profile, a file that is no mapping, and a variable with neither value nor default.
+    Raises InputError for an unknown profile, a study, a file that is no mapping, and a variable with neither value nor
+    default.
     """
     folder = (root or project_root()) / "book" / "profiles"
-    known = sorted(path.stem for path in folder.glob("*.yml"))
-    if name not in known:
-        raise InputError(f"unknown profile {name!r}: choose one of {', '.join(known) or 'none'} in {folder}")
-    return read_settings(folder / f"{name}.yml")
+    path = folder / f"{name}.yml"
+    if path not in folder.glob("*.yml"):
+        known = ", ".join(profile_names(root)) or "none"
+        raise InputError(f"unknown profile {name!r}: choose one of {known} in {folder}")
+    if _is_study(path):
+        raise InputError(f"{name!r} is a study and no profile: run it with `hdm study {path}`")
+    return read_settings(path)
+
+
+def _is_study(path: Path) -> bool:
+    """A study, see `hdm.study`, has a grid, or parts with grids of their own."""
+    try:
+        text = _read_yaml(path)
+    except InputError:  # it is told to whoever asks for this file
+        return False
+    return isinstance(text, dict) and bool({"grid", "parts"} & text.keys())
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -16,13 +16,29 @@ exclude: [{ method: hdm, seed: 2 }]    # optional: cells to leave out
 Its runs are called `gaussian_mse seed=0`, `gaussian_mse seed=1` and so on: names first, then settings, each in the
 order of the file; the last axis changes fastest. A run is known by the key of its settings and data, so a study that is
 changed, cut or started twice trains only what has no record yet.
+
+A study of several questions has `parts` in the place of `grid` and `exclude`:
+
+profile: cpu
+train: { epochs: 10 }
+parts:
+  main:
+    question: Which loss is better?    # for the reader, as `description` is
+    grid: { loss: [gaussian_mse, hdm], seed: [0, 1, 2] }
+  sigma:
+    train: { loss: gaussian_mse }      # optional, as `data` and `exclude` are: on top of what all parts share
+    grid: { loss_settings: [{}, { sigma: 3.0 }] }
+
+Its runs are called `main: loss=gaussian_mse seed=0` and so on; a part without a grid is one run with the part's name.
+What several parts ask for is one run, trained once and named after the first of them: here the first cell of `sigma` is
+the first of `main`. `Study.cells` leads from a part and the name of a cell to the run.
 """
 
+import contextlib
 import dataclasses
-import itertools
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +47,8 @@ import pandas as pd
 from hdm.data import load_persons, prepare_data
 from hdm.data.persons import PARTS
 from hdm.errors import InputError, hint
+from hdm.grid import as_section, check_different, check_sections, grid_runs, parts_runs
+from hdm.jobs import trained
 from hdm.project import load_profile, read_settings
 from hdm.records import RUNS, read_runs
 from hdm.train import (
@@ -39,13 +57,14 @@ from hdm.train import (
     TrainConfig,
     finished_run,
     is_running,
+    recorded_run,
     run_configs,
     run_folder,
     saved_states,
-    train,
 )
 
-SECTIONS = ("name", "description", "profile", "data", "synthetic", "train", "grid", "exclude")
+SECTIONS = ("name", "description", "profile", "data", "synthetic", "train", "grid", "exclude", "parts")
+STATES = ("done", "running", "cut", "new")
 
 
 @dataclass(frozen=True)
@@ -54,20 +73,18 @@ class Study:
 
     synthetic: `images` and `seed` of generated data, which is made where it is not there yet, see
         `hdm.data.prepare_data`.
+    cells: of a study with parts, the run of each cell: `cells["sigma"]["loss_settings={}"]` is a name in `runs`.
     """
 
     name: str
     runs: dict[str, TrainConfig]
     synthetic: dict[str, Any] | None = None
+    cells: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise InputError(f"study name {self.name!r} must be letters, digits, '-', '_' and '.': it names a folder")
-        names: dict[tuple[str, str], str] = {}
-        for name, config in self.runs.items():
-            same = names.setdefault((config.data, config.key()), name)
-            if same != name:
-                raise InputError(f"runs {same!r} and {name!r} of study {self.name} are the same: leave one of them out")
+        check_different(self.runs, f"study {self.name}")
 
 
 def study_of_profile(profile: str | dict[str, Any], name: str | None = None) -> Study:
@@ -80,16 +97,44 @@ def study_of_profile(profile: str | dict[str, Any], name: str | None = None) -> 
     return Study(label, run_configs(settings), settings.get("synthetic"))
 
 
+def choose(study: Study, only: Sequence[str]) -> Study:
+    """The study with those of its runs alone that one of the texts means; without a text it stays as it is.
+
+    A text that is the name of a part means all runs of this part, one that is the name of a run means that run, and any
+    other one the runs whose names contain it. A run that several parts share has a name in each of them. Raises
+    InputError for a text that means no run.
+    """
+    if not only:
+        return study
+    names = {f"{part}: {cell}": run for part, cells in study.cells.items() for cell, run in cells.items()}
+    names |= {run: run for run in study.runs}
+    chosen: set[str] = set()
+    for text in only:
+        if text in study.cells:
+            found = set(study.cells[text].values())
+        elif text in names:
+            found = {names[text]}
+        else:
+            found = {run for name, run in names.items() if text in name}
+        if not found:
+            raise InputError(f"study {study.name} has no part or run {text!r}{hint(text, [*study.cells, *names])}")
+        chosen |= found
+    runs = {name: config for name, config in study.runs.items() if name in chosen}
+    cells = {part: {cell: run for cell, run in cells.items() if run in chosen} for part, cells in study.cells.items()}
+    return dataclasses.replace(study, runs=runs, cells={part: cells for part, cells in cells.items() if cells})
+
+
 # --- reading
 
 
 def read_study(path: Path | str) -> Study:
     """The study in a file, `${NAME}` and `${NAME:-default}` taken from the environment as in a profile.
 
-    A run's settings are those of the profile's `train`, then the study's `train`, then its cell; a setting that is
-    given again, such as `loss_settings`, is replaced as a whole. Raises InputError that names the file for an unknown
-    section or setting, a value of the wrong kind, an axis that is empty or neither setting nor names, two axes with
-    the same setting, an exclusion that excludes nothing, and two cells that are the same.
+    A run's settings are those of the profile's `train`, then the study's `train`, then its part's, then its cell; a
+    setting that is given again, such as `loss_settings`, is replaced as a whole. Raises InputError that names the file
+    for an unknown section or setting, a value of the wrong kind, both or neither of `grid` and `parts`, an axis that is
+    empty or neither setting nor names, two axes with the same setting, an exclusion that excludes nothing, and two
+    cells of a grid that are the same.
     """
     path = Path(path)
     try:
@@ -100,91 +145,22 @@ def read_study(path: Path | str) -> Study:
 
 
 def _study(text: dict[str, Any], stem: str) -> Study:
-    for name in text:
-        if name not in SECTIONS:
-            raise InputError(f"unknown section {name!r}{hint(name, SECTIONS)}")
+    check_sections(text, SECTIONS)
+    if ("grid" in text) == ("parts" in text):
+        found = "both grid and parts" if "grid" in text else "neither grid nor parts"
+        raise InputError(f"there are {found}: give one of them")
     base = load_profile(str(text["profile"])) if text.get("profile") is not None else {}
     data = text.get("data") or base.get("data")
     shared = {} if data is None else {"data": data}
-    shared |= _section(base.get("train") or {}, "train of the profile") | _section(text.get("train") or {}, "train")
-    runs = {}
-    for name, settings in _cells(_section(text.get("grid"), "grid"), text.get("exclude") or []).items():
-        try:
-            runs[name] = TrainConfig.from_dict(shared | settings)
-        except InputError as error:
-            raise InputError(f"run {name!r}: {error}") from None
-    return Study(str(text.get("name") or stem), runs, text.get("synthetic") or base.get("synthetic"))
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One value of an axis: what a run's name and `exclude` call it, and the settings that it stands for."""
-
-    label: str
-    value: Any
-    settings: dict[str, Any]
-
-
-def _cells(grid: dict[str, Any], exclude: Any) -> dict[str, dict[str, Any]]:
-    """The settings of each cell that is not excluded, by the name of its run."""
-    if not grid:
-        raise InputError("grid is empty: give it at least one axis, such as seed: [0, 1, 2]")
-    axes = {axis: _axis(axis, values) for axis, values in grid.items()}
-    _check_apart(axes)
-    _check_exclusions(exclude, axes)
-    order = sorted(axes, key=lambda axis: not isinstance(grid[axis], dict))  # names before settings, else as given
-    cells: dict[str, dict[str, Any]] = {}
-    for points in itertools.product(*axes.values()):
-        cell = dict(zip(axes, points, strict=True))
-        if any(all(cell[axis].value == value for axis, value in entry.items()) for entry in exclude):
-            continue
-        name = " ".join(cell[axis].label for axis in order)
-        if name in cells:
-            raise InputError(f"two cells of grid are called {name!r}: leave one of them out")
-        cells[name] = {setting: value for point in points for setting, value in point.settings.items()}
-    if not cells:
-        raise InputError("exclude leaves no run: drop some of its entries")
-    return cells
-
-
-def _axis(axis: str, values: Any) -> list[_Point]:
-    if not isinstance(values, list | dict):
-        raise InputError(f"axis {axis!r} is {values!r}: give a list of values, or a mapping of names to settings")
-    if not values:
-        raise InputError(f"axis {axis!r} is empty: give it values or drop it")
-    if isinstance(values, dict):
-        return [_Point(str(name), name, _section(values[name] or {}, f"{axis} {name!r}")) for name in values]
-    known = [entry.name for entry in dataclasses.fields(TrainConfig)]
-    if axis not in known:
-        raise InputError(
-            f"axis {axis!r} has a list of values but is no setting{hint(axis, known)}; "
-            "an axis of another name is a mapping of names to settings"
-        )
-    return [_Point(f"{axis}={value}", value, {axis: value}) for value in values]
-
-
-def _check_apart(axes: dict[str, list[_Point]]) -> None:
-    """Raises InputError where two axes give the same setting: one would undo the other."""
-    owners: dict[str, str] = {}
-    for axis, points in axes.items():
-        for setting in (setting for point in points for setting in point.settings):
-            if owners.setdefault(setting, axis) != axis:
-                raise InputError(f"axes {owners[setting]!r} and {axis!r} both give {setting!r}: keep one of them")
-
-
-def _check_exclusions(exclude: Any, axes: dict[str, list[_Point]]) -> None:
-    if not isinstance(exclude, list) or not all(exclude):
-        raise InputError(f"exclude is {exclude!r}: give a list of mappings, such as [{{ seed: 2 }}]")
-    for entry in exclude:
-        for axis, value in _section(entry, "an entry of exclude").items():
-            if value not in [point.value for point in axes.get(axis, [])]:
-                raise InputError(f"exclude {entry!r} fits no cell: grid has no {axis!r} with {value!r}")
-
-
-def _section(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{name} must be a mapping, one `name: value` on each line, not {value!r}")
-    return value
+    shared |= as_section(base.get("train") or {}, "train of the profile")
+    shared |= as_section(text.get("train") or {}, "train")
+    name, synthetic = str(text.get("name") or stem), text.get("synthetic") or base.get("synthetic")
+    if "grid" in text:
+        return Study(name, grid_runs(text["grid"], text.get("exclude"), shared), synthetic)
+    if "exclude" in text:
+        raise InputError("exclude stands beside parts: move it into the part that it is about")
+    runs, cells = parts_runs(text["parts"], shared)
+    return Study(name, runs, synthetic, cells)
 
 
 # --- planning and running
@@ -229,36 +205,85 @@ def keys(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
     return {name: config.key(hashes[config.data]) for name, config in configs.items()}
 
 
+def plan_text(study: Study, table: pd.DataFrame) -> str:
+    """A `plan` for the terminal: its table, with the part and the cell of each run where the study has parts (of
+    several its first), and how many runs are in each state."""
+    shown = table
+    if study.cells:
+        first: dict[str, tuple[str, str]] = {}
+        for part, cells in study.cells.items():
+            for cell, run in cells.items():
+                first.setdefault(run, (part, cell))
+        parts, names = zip(*(first[name] for name in table["name"]), strict=True)
+        shown = table.assign(name=names)
+        shown.insert(0, "part", parts)
+    counts = ", ".join(f"{(table['state'] == state).sum()} {state}" for state in STATES)
+    return f"{shown.to_string(index=False)}\n{counts}"
+
+
 def run_study(
     study: Study,
     *,
     runs: Path | str = RUNS,
     checkpoints: Path | str = CHECKPOINTS,
     reuse: bool = True,
+    jobs: int = 1,
     log: Callable[[str], None] = print,
     **options: Any,
 ) -> dict[str, Run]:
-    """Trains the runs of a study one after another and returns them by name.
+    """Trains the runs of a study, `jobs` of them at once, and returns them by name.
 
     reuse: a run with a record of the same settings and data is not trained again. Whatever `reuse` is, a run that was
-        cut goes on from its last state. options: further ones of `hdm.train.train`.
-    A run that fails with an InputError, such as one that diverges, does not keep the others from running; at the end
-    an InputError names those that failed and why. Ctrl-C stops the study at once, the run at work with its state saved.
+        cut goes on from its last state. jobs: with more than one, each run has a process of its own, see `hdm.jobs`.
+        options: further ones of `hdm.train.train`.
+    A run that fails with an InputError, such as one that diverges, or whose process is killed does not keep the others
+    from running; at the end an InputError names those that failed and why. A run that another process trains is passed
+    over, so that several processes can work at one study; unless it has a record at the end, it is named then and not
+    returned. Ctrl-C stops the study at once, the runs at work with their states saved.
     """
+    if jobs < 1:
+        raise InputError(f"jobs {jobs} must be 1 or more: how many runs to train at once")
     table = plan(study, runs, checkpoints)
+    key = dict(zip(table["name"], table["key"], strict=True))
+    place = {name: run_folder(checkpoints, study.name, study.runs[name].loss, key[name]) for name in key}
     finished = finished_runs(table, checkpoints, log) if reuse else {}
     failures: dict[str, str] = {}
-    for number, (name, config) in enumerate(study.runs.items(), start=1):
-        if name in finished:
-            continue
-        log(f"[{number}/{len(study.runs)}] {name}")
-        try:
-            finished[name] = train(
-                config, profile=study.name, runs=runs, checkpoints=checkpoints, reuse=reuse, log=log, **options
-            )
-        except InputError as error:
-            failures[name] = str(error)
-            log(f"{name} failed: {error}")
+    elsewhere: list[str] = []
+
+    def pass_over(name: str) -> None:
+        elsewhere.append(name)
+        log(f"{name} is trained by another process: passed over")
+
+    def found(name: str) -> bool:
+        if reuse and (record := recorded_run(key[name], study.name, runs)):
+            finished[name] = finished_run(record, checkpoints)
+        return name in finished
+
+    def coming() -> Iterator[tuple[str, TrainConfig]]:
+        """Each run that is still to be trained at the moment at which there is room for it."""
+        for number, (name, config) in enumerate(study.runs.items(), start=1):
+            if name in finished:
+                continue
+            if is_running(place[name]):
+                pass_over(name)
+            elif not found(name):  # asked last: a process writes its record before it lets go of a run
+                log(f"[{number}/{len(study.runs)}] {name}")
+                yield name, config
+
+    options = {"profile": study.name, "runs": runs, "reuse": reuse, **options}
+    jobs = min(jobs, max(1, len(study.runs) - len(finished)))
+    with contextlib.closing(trained(coming(), jobs=jobs, checkpoints=checkpoints, log=log, **options)) as outcomes:
+        for name, outcome in outcomes:
+            if isinstance(outcome, Run):
+                finished[name] = outcome
+            elif is_running(place[name]):  # both began it at the same time, and the other was first
+                pass_over(name)
+            else:
+                failures[name] = str(outcome)
+                log(f"{name} failed: {outcome}")
+    elsewhere = [name for name in elsewhere if not found(name)]
+    if elsewhere:
+        log(f"{len(elsewhere)} of {len(study.runs)} runs are not finished, but left to others: {', '.join(elsewhere)}")
     return in_order(study, finished, failures)
 
 
@@ -271,11 +296,11 @@ def finished_runs(table: pd.DataFrame, checkpoints: Path | str, log: Callable[[s
 
 
 def in_order(study: Study, finished: dict[str, Run], failures: dict[str, str]) -> dict[str, Run]:
-    """All runs in the order of the study; an InputError where some failed, with names and reasons."""
+    """Finished runs in the order of the study; an InputError where some failed, with names and reasons."""
     if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         raise InputError(
-            f"{len(failures)} of {len(study.runs)} runs of study {study.name} failed, all others have their records: "
-            f"{reasons}"
+            f"{len(failures)} of {len(study.runs)} runs of study {study.name} failed, "
+            f"{len(finished)} have their records: {reasons}"
         )
-    return {name: finished[name] for name in study.runs}
+    return {name: finished[name] for name in study.runs if name in finished}

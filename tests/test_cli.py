@@ -303,6 +303,24 @@ def test_a_run_from_a_cache_is_the_run_from_the_files(
     assert main(["cache", f"coco:{generated}", folder, "--check"]) == 1
 
 
+def test_maps_of_a_run_descend(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train(generated, tmp_path, "--loss", "cross_entropy") == 0
+    (folder,) = (tmp_path / "runs" / "local").iterdir()
+    places = ["--runs", str(tmp_path / "runs"), "--checkpoints", str(tmp_path / "weights")]
+    places += ["--benchmarks", str(tmp_path / "benchmarks"), "--device", "cpu"]
+    line = ["bench", "flow", folder.name[:13], "--data", f"coco:{generated}", "--persons", "2", *places]
+    capsys.readouterr()
+    assert main([*line, "--steps", "8", "--every", "2", "--rate", "0.1"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [row.split()[:3] for row in shown[1:3]] == [
+        [folder.name, "cross_entropy", decoder] for decoder in ("local", "argmax")
+    ]
+    record = json.loads((Path(shown[-1].removeprefix("record ")) / "benchmark.json").read_text())
+    assert record["settings"] == {"persons": 2, "steps": 8, "rate": 0.1, "every": 2}
+    assert main([*line, "--every", "0"]) == 2
+    refused(capsys, "every 0")
+
+
 STUDY = """
 data: coco:{data}
 train: {{ epochs: 1, batch_size: 4, input_size: [32, 32], head_channels: 4 }}
@@ -316,11 +334,22 @@ def test_a_study_and_its_records(generated: Path, tmp_path: Path, capsys: pytest
     file.write_text(STUDY.format(data=generated))
     places = ["--runs", str(tmp_path / "runs"), "--checkpoints", str(tmp_path / "weights")]
     assert main(["study", str(file), "--plan", *places]) == 0
-    assert capsys.readouterr().out.count(" new") == 2
-    assert main(["study", str(file), *places]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 done, 0 running, 0 cut, 2 new"
+    assert main(["study", str(file), "--only", "mse", *places]) == 0
+    assert capsys.readouterr().out.count(": record ") == 1
+    assert main(["study", str(file), "--dry-run", *places]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 0 running, 0 cut, 1 new"
+    assert main(["study", str(file), "--jobs", "2", *places]) == 0  # one is left: it needs no process of its own
     assert capsys.readouterr().out.count(": record ") == 2
-    assert main(["study", str(file), "--plan", *places]) == 0
-    assert capsys.readouterr().out.count(" done") == 2
+    assert main(["study", str(file), "--plan", "--only", "loss=hdm", "--only", "loss=gaussian_mse", *places]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 done, 0 running, 0 cut, 0 new"
+    for words, message in (
+        (["--only", "loss=hmd"], "no part or run 'loss=hmd': did you mean 'loss=hdm'"),
+        (["--jobs", "0"], "jobs 0"),
+        (["--jobs", "2", "--ray"], "--jobs is for this machine alone"),
+    ):
+        assert main(["study", str(file), *words, *places]) == 2
+        refused(capsys, message)
 
     runs = ["runs", "--runs", str(tmp_path / "runs")]
     assert main([*runs, "--csv", "--columns", "loss", "epochs", "--sort", "loss"]) == 0
@@ -345,6 +374,7 @@ def test_a_study_and_its_records(generated: Path, tmp_path: Path, capsys: pytest
         (["cache", "coco:nowhere", "there"], ["nowhere"]),
         (["bench", "pipeline", "mpii:nowhere"], ["mpii:nowhere"]),
         (["bench", "step", "--models", "resnet19"], ["resnet19"]),
+        (["bench", "flow", "2020", "--runs", RECORDS, "--data", "coco:nowhere"], ["2020", "hdm runs"]),
     ],
 )
 def test_what_is_not_there(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hdm.errors import InputError
-from hdm.project import book_notebooks, book_pages, load_profile, project_root, read_notebook
+from hdm.project import book_notebooks, book_pages, load_profile, profile_names, project_root, read_notebook
 
 
 @pytest.fixture
@@ -78,6 +78,18 @@ def test_unknown_profile(project: Path, name: str) -> None:
     (project / "book" / "profiles" / "smoke.yml").write_text("epochs: 1\n")
     with pytest.raises(InputError, match=f"unknown profile '{name}': choose one of quick, smoke in"):
         load_profile(name, project)
+
+
+@pytest.mark.parametrize("text", ["parts: {main: {data: 'coco:${HDM_NOT_SET}'}}\n", "grid:\n  seed: [0]\n"])
+def test_a_study_among_the_profiles_is_none(project: Path, text: str) -> None:
+    folder = project / "book" / "profiles"
+    (folder / "study-cpu.yml").write_text(text)
+    (folder / "broken.yml").write_text("data: [\n")  # what it is can't be told, but whoever asks for it is told why
+    assert profile_names(project) == ["broken", "quick"]
+    with pytest.raises(InputError, match="'study-cpu' is a study and no profile: run it with `hdm study .*-cpu.yml`"):
+        load_profile("study-cpu", project)
+    with pytest.raises(InputError, match="unknown profile 'study': choose one of broken, quick in"):
+        load_profile("study", project)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
-"""Studies: what a file's grid expands to, what it refuses, and that only what has no record yet is trained."""
+"""Studies: what a file expands to, what is refused, and that only what has no record yet is trained."""
 
+import ast
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,9 @@ import yaml
 from hdm.errors import InputError
 from hdm.project import load_profile
 from hdm.records import read_runs
-from hdm.study import Study, keys, plan, prepare, read_study, run_study, study_of_profile
+from hdm.study import Study, choose, keys, plan, plan_text, prepare, read_study, run_study, study_of_profile
 from hdm.train import Run, TrainConfig, run_configs, run_folder, saved_states, train
+from hdm.train.checkpoint import only_here
 
 # Two steps in each of two epochs, on 16 persons, validated on 4.
 TINY = {
@@ -126,12 +129,99 @@ def grid(**axes: Any) -> dict[str, Any]:
     return {**TEXT, "grid": axes}
 
 
+PARTS = {
+    "main": {"question": "Which is better?", "grid": {"method": METHODS, "seed": [0, 1]}},
+    "rates": {"train": METHODS["hdm"], "grid": {"lr": [0.001, 0.01]}},
+}
+
+
+def parts(**sections: Any) -> dict[str, Any]:
+    return {"data": "synthetic:x/data", "train": TINY, "parts": sections}
+
+
+def test_a_study_of_several_parts(read: Read) -> None:
+    study = read(parts(**PARTS))
+    main = ["main: mse seed=0", "main: mse seed=1", "main: hdm seed=0", "main: hdm seed=1"]
+    assert list(study.runs) == [*main, "rates: lr=0.01"]
+    assert study.cells["main"] == {name.removeprefix("main: "): name for name in main}
+    assert study.cells["rates"] == {"lr=0.001": "main: hdm seed=0", "lr=0.01": "rates: lr=0.01"}
+    alone = read(TEXT)
+    assert study.runs["main: hdm seed=1"] == alone.runs["hdm seed=1"]
+    assert alone.cells == {}
+
+
+def test_the_examples_of_the_docstring_are_studies(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HDM_DATA", raising=False)
+    text = ast.get_docstring(ast.parse((repository / "hdm" / "study.py").read_text())) or ""
+    single, several = (example.partition("\n\nIts runs")[0] for example in text.split(":\n\n")[1:])
+    assert single.startswith("name: losses") and several.startswith("profile: cpu")
+    (tmp_path / "single.yml").write_text(single)
+    (tmp_path / "several.yml").write_text("data: coco:x\n" + several)
+    runs = [f"{method} seed={seed}" for method in ("gaussian_mse", "hdm") for seed in (0, 1, 2)]
+    assert list(read_study(tmp_path / "single.yml").runs) == runs[:-1]
+    study = read_study(tmp_path / "several.yml")
+    assert list(study.runs) == [*(f"main: loss={run}" for run in runs), "sigma: loss_settings={'sigma': 3.0}"]
+    assert study.cells["sigma"]["loss_settings={}"] == "main: loss=gaussian_mse seed=0"
+
+
+@pytest.mark.parametrize(
+    ("only", "left"),
+    [
+        ([], ["main: mse seed=0", "main: mse seed=1", "main: hdm seed=0", "main: hdm seed=1", "rates: lr=0.01"]),
+        (["seed=1"], ["main: mse seed=1", "main: hdm seed=1"]),
+        (["rates"], ["main: hdm seed=0", "rates: lr=0.01"]),  # the part, with what it shares
+        (["rates: lr=0.001"], ["main: hdm seed=0"]),
+        (["lr=", "mse seed=0"], ["main: mse seed=0", "main: hdm seed=0", "rates: lr=0.01"]),
+        (["main: mse seed=1"], ["main: mse seed=1"]),
+    ],
+)
+def test_runs_are_chosen(read: Read, only: list[str], left: list[str]) -> None:
+    study = read(parts(**PARTS))
+    chosen = choose(study, only)
+    assert list(chosen.runs) == left
+    assert {run for cells in chosen.cells.values() for run in cells.values()} == set(left)
+    for part, cells in chosen.cells.items():
+        assert cells and cells.items() <= study.cells[part].items()
+    assert (chosen.name, chosen.synthetic) == (study.name, study.synthetic)
+
+
+def test_an_exact_name_wins(read: Read) -> None:
+    lr = read(grid(lr=[0.1, 0.15, 1.0]))
+    assert list(choose(lr, ["lr=0.1"]).runs) == ["lr=0.1"]
+    assert list(choose(lr, ["lr=0."]).runs) == ["lr=0.1", "lr=0.15"]
+
+
+def test_a_choice_that_fits_nothing(read: Read) -> None:
+    with pytest.raises(InputError, match="study losses has no part or run 'main: hmd seed=0': did you mean 'main: hdm"):
+        choose(read(parts(**PARTS)), ["seed=0", "main: hmd seed=0"])
+    with pytest.raises(InputError, match="study losses has no part or run 'rate5': did you mean 'rates'"):
+        choose(read(parts(**PARTS)), ["rate5"])
+    with pytest.raises(InputError, match="no part or run 'x': known are lr=0.1, lr=1.0"):
+        choose(read(grid(lr=[0.1, 1.0])), ["x"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ({**TEXT, "trian": {}}, "unknown section 'trian': did you mean 'train'"),
         ({**TEXT, "grid": {}}, "grid is empty: give it at least one axis"),
-        ({"data": "synthetic:x"}, "grid must be a mapping, .* not None"),
+        ({**TEXT, "grid": None}, "grid must be a mapping, .* not None"),
+        ({"data": "synthetic:x"}, "there are neither grid nor parts: give one of them"),
+        ({**TEXT, "parts": PARTS}, "there are both grid and parts: give one of them"),
+        ({**parts(**PARTS), "exclude": [{"seed": 0}]}, "exclude stands beside parts: move it into the part"),
+        (parts(), "parts is empty: give it at least one"),
+        (parts() | {"parts": ["main"]}, "parts must be a mapping"),
+        (parts() | {"parts": {1: PARTS["main"]}}, "part 1 must have a name that is text"),
+        (parts() | {"parts": {"a: b": PARTS["main"]}}, "part 'a: b' must have a name that is text without ':'"),
+        (parts(main=None), "part 'main': it must be a mapping"),
+        (parts(main={"gird": {}}), "part 'main': unknown section 'gird': did you mean 'grid'"),
+        (parts(main={"profile": "quick"}), "part 'main': unknown section 'profile'"),
+        (parts(main={"exclude": [{"seed": 0}]}), "part 'main': it has exclude but no grid"),
+        (parts(main={"grid": {"seed": []}}), "part 'main': axis 'seed' is empty"),
+        (parts(main={"train": {"los": "hdm"}}), "part 'main': run 'main': unknown setting 'los'"),
+        (parts(one=PARTS["main"], main={"grid": {"lr": [1, 1.0]}}), "part 'main': runs 'lr=1' and 'lr=1.0' of it are"),
         ({**TEXT, "train": ["epochs"]}, "train must be a mapping"),
         ({**TEXT, "train": {"epoch": 3}}, "run 'mse seed=0': unknown setting 'epoch': did you mean 'epochs'"),
         ({**TEXT, "train": {"lr": "1e-3"}}, r"run 'mse seed=0': setting lr '1e-3' must be a number \(in YAML"),
@@ -274,6 +364,73 @@ def test_a_run_that_fails_leaves_the_others_alone(study: Study, places: dict[str
         run_study(mixed, log=quiet, **places)
     assert [state == "done" for state in states(mixed, places)] == [False, False, True, True]
     assert read_runs(places["runs"])["lr"].tolist() == [1e-3, 1e-3]
+
+
+def test_what_others_train_is_left_to_them(study: Study, places: dict[str, Any]) -> None:
+    """Four runs: another process is at work on the first, begins the third just before it is tried here, and finishes
+    the fourth meanwhile."""
+    locks = contextlib.ExitStack()
+    place = {
+        name: run_folder(places["checkpoints"], study.name, study.runs[name].loss, key)
+        for name, key in keys(study.runs).items()
+    }
+    first, second, third, fourth = study.runs
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line == f"[3/4] {third}":
+            locks.enter_context(only_here(place[third]))
+            train(study.runs[fourth], profile=study.name, log=quiet, **places)
+
+    with locks:
+        locks.enter_context(only_here(place[first]))
+        result = run_study(study, log=log, **places)
+    assert list(result) == [second, fourth]
+    assert [line for line in lines if "epoch" not in line] == [
+        f"{first} is trained by another process: passed over",
+        f"[2/4] {second}",
+        f"[3/4] {third}",
+        f"{third} is trained by another process: passed over",
+        f"2 of 4 runs are not finished, but left to others: {first}, {third}",
+    ]
+    assert states(study, places) == ["new", "done", "new", "done"]
+
+
+def test_what_others_have_finished_at_the_end_is_returned(study: Study, places: dict[str, Any]) -> None:
+    two = choose(study, ["mse"])
+    first, second = two.runs
+    key = keys(two.runs)[first]
+    lock = only_here(run_folder(places["checkpoints"], two.name, "gaussian_mse", key))
+
+    def log(line: str) -> None:
+        if line == f"[2/2] {second}":
+            lock.__exit__(None, None, None)
+            train(two.runs[first], profile=two.name, log=quiet, **places)
+
+    lock.__enter__()
+    result = run_study(two, log=log, **places)
+    assert list(result) == [first, second]
+    assert len(read_runs(places["runs"])) == 2
+
+
+def test_no_run_at_once(study: Study, places: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="jobs 0 must be 1 or more"):
+        run_study(study, jobs=0, **places)
+
+
+def test_a_plan_for_the_terminal(read: Read, small_data: str, one_thread: None, places: dict[str, Any]) -> None:
+    study = read({**parts(**PARTS), "data": small_data})
+    train(study.runs["rates: lr=0.01"], profile=study.name, log=quiet, **places)
+    lines = plan_text(study, plan(study, **places)).splitlines()
+    assert lines[0].split() == ["part", "name", "key", "state", "record"]
+    assert [line.split()[:3] for line in lines[1:3]] == [["main", "mse", "seed=0"], ["main", "mse", "seed=1"]]
+    assert lines[5].split()[:2] == ["rates", "lr=0.01"] and " done " in lines[5]
+    assert lines[6:] == ["1 done, 0 running, 0 cut, 4 new"]
+    shared = choose(study, ["rates"])
+    lines = plan_text(shared, plan(shared, **places)).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["main", "hdm"], ["rates", "lr=0.01"]]
+    assert lines[3:] == ["1 done, 0 running, 0 cut, 1 new"]
 
 
 def test_a_stop_stops_the_study(study: Study, places: dict[str, Any]) -> None:

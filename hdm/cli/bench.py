@@ -82,7 +82,28 @@ def add(commands: Commands) -> None:
     steps.add_argument("--val-persons", type=int, default=200, help="at most so many are validated")
     steps.add_argument("--device", default="auto", help="auto, cpu or cuda")
     steps.set_defaults(run=_bench_step)
-    for each in (speed, traps, feed, steps):
+    flow = benches.add_parser(
+        "flow", help="let the heatmaps of trained runs descend their own loss", formatter_class=Defaults,
+        description="Takes the raw heatmaps of trained runs on persons that they were validated on, lets the heatmaps "
+        "themselves descend the loss of the run, and writes a record of loss and located error along the way. Columns: "
+        "loss and error in crop pixels from start to end, share of joints that end with a larger error, "
+        "share whose loss no longer falls (at the target, or stuck), mean of "
+        "Kendall's tau between loss and error of single joints, share of their falling steps on which the error rises, "
+        "and by how much the mean error lies above its least value so far, in crop pixels.",
+    )  # fmt: skip
+    flow.add_argument("which", nargs="+", metavar="RUN", help="run id, key or folder of a record")
+    flow.add_argument("--data", required=True, help="coco:DIR, mpii:DIR or synthetic:DIR that the runs were trained on")
+    flow.add_argument("--persons", type=int, default=64, help="the first so many")
+    flow.add_argument("--steps", type=int, default=200, help="of the descent")
+    flow.add_argument(
+        "--rate", type=float, default=0.01, help="what the first steps change, as a share of how far maps are from flat"
+    )
+    flow.add_argument("--every", type=int, default=5, help="steps between two looks at loss and error")
+    flow.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    flow.add_argument("--runs", type=Path, default=Path("data/runs"), help="where the records of the runs are")
+    flow.add_argument("--checkpoints", type=Path, default=Path("data/checkpoints"), help="where their weights are")
+    flow.set_defaults(run=_bench_flow)
+    for each in (speed, traps, feed, steps, flow):
         each.add_argument("--benchmarks", type=Path, default=Path("data/benchmarks"), help="where the record goes")
 
 
@@ -157,6 +178,25 @@ def _bench_step(options: argparse.Namespace) -> None:
         directory=options.benchmarks,
     )
     print(step_table(table).to_string(index=False))
+    print(f"record {folder}")
+
+
+def _bench_flow(options: argparse.Namespace) -> None:
+    from hdm.bench.flow import bench_flow, flow_table
+
+    folder, record, table = bench_flow(
+        options.which,
+        options.data,
+        persons=options.persons,
+        steps=options.steps,
+        rate=options.rate,
+        every=options.every,
+        device=options.device,
+        runs=options.runs,
+        checkpoints=options.checkpoints,
+        directory=options.benchmarks,
+    )
+    print(flow_table(record, table).to_string(index=False))
     print(f"record {folder}")
 
 

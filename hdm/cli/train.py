@@ -55,10 +55,21 @@ def add(commands: Commands) -> None:
     study = commands.add_parser(
         "study", help="train a grid of settings, here or on a Ray cluster",
         description="Trains every cell of a study's grid that has no record yet; what was cut goes on from its last "
-        "state. hdm.study says what a study file looks like; book/studies has an example.",
+        "state, and what another process trains is passed over. hdm.study says what a study file looks like; "
+        "book/studies has an example.",
     )  # fmt: skip
     study.add_argument("file", type=Path, metavar="FILE.yml", help="the study")
-    study.add_argument("--plan", action="store_true", help="only say what is done, running, cut or new")
+    study.add_argument(
+        "--plan", "--dry-run", action="store_true", help="only say what is done, running, cut or new, and how many"
+    )
+    study.add_argument(
+        "--only", action="append", default=[], metavar="TEXT",
+        help="only this part or run, or those runs whose names contain the text; may be repeated",
+    )  # fmt: skip
+    study.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="train N runs at once on this machine, each with its share of the threads (default: %(default)s)",
+    )  # fmt: skip
     study.add_argument(
         "--ray", nargs="?", const="", metavar="ADDRESS",
         help="on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT; without an address the one on this machine, "
@@ -140,15 +151,17 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from hdm.study import plan, read_study, run_study
+    from hdm.study import choose, plan, plan_text, read_study, run_study
 
-    study = read_study(options.file)
+    if options.ray is not None and options.jobs != 1:
+        raise InputError("--jobs is for this machine alone: with --ray, --cpus-per-run says how many runs have room")
+    study = choose(read_study(options.file), options.only)
     places = {"runs": options.runs, "checkpoints": options.checkpoints}
     if options.plan:
-        print(plan(study, **places).to_string(index=False))
+        print(plan_text(study, plan(study, **places)))
         return
     if options.ray is None:
-        finished = run_study(study, reuse=not options.again, **places)
+        finished = run_study(study, jobs=options.jobs, reuse=not options.again, **places)
     else:
         from hdm.cluster import run_on_ray
 

@@ -160,8 +160,9 @@ def gradient_flow(
     The path is that of dz/dt = -dl/dz, taken in steps of equal length instead of equal time, so that losses of
     different units and steepness can be compared: z <- z - r g / rms(g) with g = dl/dz and rms(g)^2 = mean_i g_i^2 over
     the map's pixels. A step changes a map by the root mean square r, at first `rate`, in the unit of the raw map. One
-    that would raise the map's loss is not taken, and halves that map's r; a map whose gradient is 0 stays. So a loss
-    never rises, and near a minimum the steps shrink.
+    that would raise the map's loss is not taken, and halves that map's r; one that is taken lets it grow again by a
+    tenth, up to `rate`, so that a kink on the way does not end it. A map whose gradient is 0 stays. So a loss never
+    rises, and near a minimum the steps shrink.
 
     loss: `loss(z, joints, visible)` with `reduction="none"`, (B, K). Its sum is differentiated, so that a map does not
         depend on how many others there are (with `OHKM` it does, which compares the joints of an image).
@@ -194,7 +195,7 @@ def gradient_flow(
         values = torch.where(taken, tried_values, values)
         maps = torch.where(taken[..., None, None], tried, maps)
         gradient = torch.where(taken[..., None, None], tried_gradient, gradient)
-        size = torch.where(taken, size, size / 2)
+        size = torch.where(taken, (size * 1.1).clamp(max=rate), size / 2)
     losses, errors = (torch.stack(column).double().cpu().numpy() for column in zip(*records, strict=True))
     return Flow(losses, errors, maps)
 

@@ -83,6 +83,8 @@ def train(
     folder = run_folder(checkpoints, profile, config.loss, key)
     alone = only_here(folder) if engine.is_main_process else contextlib.nullcontext()
     with engine_released(), alone, stop_requests() as stop:
+        if reuse and (found := recorded_run(key, profile, runs)):  # another process finished it while this one waited
+            return finished_run(found, checkpoints)
         source = provenance()  # of the code that is loaded now, whatever happens to the files while it runs
         run_id = _new_id(Path(runs) / profile, config.loss, key)
         mean_pose_error = mean_pose_error_px(train_data, val_data, config)

@@ -11,7 +11,7 @@ import yaml
 
 from hdm.book import FIGURE_PAGES
 from hdm.notebooks import declared_parameters
-from hdm.project import book_notebooks, book_pages, load_profile
+from hdm.project import book_notebooks, book_pages, load_profile, profile_names
 
 BOOK = Path(__file__).parents[2] / "book"
 NOTEBOOKS = [path.stem for path in sorted(BOOK.glob("*.ipynb"))]
@@ -81,7 +81,7 @@ def test_citations_are_in_the_bibliography() -> None:
 
 def test_every_profile_names_its_data(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HDM_DATA", "data/coco")
-    names = {path.stem for path in (BOOK / "profiles").glob("*.yml")}
+    names = set(profile_names(repository))
     assert {"smoke", "quick", "cpu", "colab", "paper"} <= names
     for name in names:
         data = load_profile(name, repository)["data"]

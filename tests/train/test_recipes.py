@@ -10,7 +10,7 @@ import torch
 from hdm.data import steps_per_epoch
 from hdm.losses import GaussianMSE, make_loss
 from hdm.models import build_model
-from hdm.project import load_profile
+from hdm.project import load_profile, profile_names
 from hdm.train import TrainConfig, run_configs
 from hdm.train.optimizer import learning_rate, make_optimizer
 
@@ -107,5 +107,5 @@ def test_the_profile_paper_shows_one_of_the_recipes() -> None:
 
 
 def test_every_recipe_is_checked_here(repository: Path) -> None:
-    names = {path.stem for path in (repository / "book" / "profiles").glob("*.yml") if "-" in path.stem}
+    names = {name for name in profile_names(repository) if "-" in name}
     assert names == {f"{data}-{model.replace('_', '-')}-{rows}x{columns}" for data, model, (rows, columns) in RECIPES}
