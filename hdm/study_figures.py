@@ -1,0 +1,263 @@
+"""Figures of a study: each method with its seeds and how sure its mean is, at a glance.
+
+Bars are 95 % intervals of the mean over seeds, faint dots the seeds themselves. Rows have the colours of
+`hdm.figures.COLOURS` where they are what that has, and near ones where they are variants of it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from hdm.comparison import summary
+from hdm.evaluate import Comparison
+from hdm.figures import COLOURS
+
+WIDTH = 8.6  # inches, of the page's text
+ROW_COLOURS = {
+    "gaussian_rounded": COLOURS["gaussian_mse"],
+    "gaussian_dark": "#56B4E9",
+    "ce_onehot": "#66C2A5",
+    "ce_bilinear": COLOURS["cross_entropy"],
+    "ce_gaussian": "#00583F",
+    "integral": COLOURS["integral"],
+    "dsnt": COLOURS["dsnt"],
+    "expected_nearest": "#B07AA1",
+    "expected_dot": COLOURS["expected_cost"],
+    "hdm": COLOURS["hdm_cold"],
+    "hdm_sinkhorn": "#AA4499",
+    "hdm_sinkhorn_wide": "#6F4C9B",
+    "hdm_softplus": "#E8A5C8",
+    "hdm_relu": "#B5651D",
+    "hdm_sigmoid": "#E69F00",
+    "hdm_warm": COLOURS["hdm"],
+    "recipe": "#332288",
+}
+ROW_LABELS = {
+    "gaussian_rounded": "Gaussian, rounded",
+    "gaussian_dark": "Gaussian, DARK",
+    "ce_onehot": "cross-entropy, one pixel",
+    "ce_bilinear": "cross-entropy, four pixels",
+    "ce_gaussian": "cross-entropy, Gaussian",
+    "integral": "integral regression",
+    "dsnt": "DSNT",
+    "expected_nearest": "HDM, naive demander",
+    "expected_dot": "expected cost",
+    "hdm": "HDM",
+    "hdm_sinkhorn": "HDM, Sinkhorn",
+    "hdm_sinkhorn_wide": "HDM, Sinkhorn, wide blur",
+    "hdm_softplus": "HDM, softplus",
+    "hdm_relu": "HDM, ReLU",
+    "hdm_sigmoid": "HDM, sigmoid",
+    "hdm_warm": "HDM, warm start",
+    "recipe": "recommended recipe",
+}
+MEASURE_LABELS = {
+    "error_px": "error (crop pixels)",
+    "AP": "OKS-AP",
+    "consistency_kendall": "Kendall's tau",
+    "consistency_discordant": "discordant steps",
+    "consistency_joint_discordant": "discordant, per joint",
+    "consistency_excess_px": "excess (crop pixels)",
+    "consistency_excess_share": "excess / least error",
+    "maps_spread_px": "spread (heatmap pixels)",
+    "maps_effective_pixels": "effective pixels",
+}
+OTHER = "#666666"  # a row without a colour of its own
+
+
+def row_colour(row: str) -> str:
+    """The colour of a row; a row with further settings in its name, such as `hdm lr=0.003`, has its method's."""
+    return ROW_COLOURS.get(row, ROW_COLOURS.get(row.partition(" ")[0], OTHER))
+
+
+def row_label(row: str) -> str:
+    """What a row is called on a figure."""
+    words = re.split(r" (?=\w+=)", row)
+    return ", ".join(ROW_LABELS.get(word, word.replace("=", " ", 1).replace("_", " ")) for word in words)
+
+
+# --- a dot for each row
+
+
+def comparison_chart(
+    lines: pd.DataFrame, measures: Sequence[str] | None = None, *, reference: str | None = None
+) -> Figure:
+    """A panel for each measure, side by side, and in it each row's mean, interval and seeds.
+
+    lines: of `hdm.comparison.summary`, of one part. measures: by default all that they have; two or three read well.
+    reference: a row whose interval is drawn as a grey band across the panel.
+    """
+    measures = list(dict.fromkeys(lines["measure"])) if measures is None else list(measures)
+    rows = list(dict.fromkeys(lines["row"]))
+    figure, axes = _panels(rows, len(measures))
+    for ax, measure in zip(axes, measures, strict=True):
+        panel = lines[lines["measure"] == measure].to_dict("records")
+        for line in panel:
+            y = rows.index(line["row"])
+            ax.plot(
+                line["values"], [y + 0.3] * line["n"], "o", color=row_colour(line["row"]), alpha=0.35, ms=3.5, mew=0
+            )
+            _dot(ax, line, y)
+            if line["row"] == reference and line["n"] > 1:
+                ax.axvspan(line["low"], line["high"], color="#000000", alpha=0.08, linewidth=0, zorder=0)
+        ax.set_xlabel(MEASURE_LABELS.get(measure, measure))
+    return figure
+
+
+def consistency_measures(table: pd.DataFrame) -> Figure:
+    """How each row's error follows its loss: Kendall's tau over the epochs; the share of steps with a falling loss in
+    which the error rose (filled), and as noise alone brings it about (hollow); that share over single joints; and by
+    how much the error lay above its running minimum.
+
+    table: of `hdm.comparison.study_runs`, of one part; rows without a followed run are left out.
+    """
+    shown = [
+        "consistency_kendall",
+        "consistency_discordant",
+        "consistency_joint_discordant",
+        "consistency_excess_share",
+    ]
+    lines = summary(table, [*shown, "consistency_expected"])
+    lines = lines[lines["n"] > 0]
+    rows = list(dict.fromkeys(lines["row"]))
+    figure, axes = _panels(rows, len(shown))
+    for ax, measure in zip(axes, shown, strict=True):
+        pair = measure == "consistency_discordant"
+        for line in lines[lines["measure"] == measure].to_dict("records"):
+            _dot(ax, line, rows.index(line["row"]) - 0.16 * pair)
+        if pair:
+            for line in lines[lines["measure"] == "consistency_expected"].to_dict("records"):
+                _dot(ax, line, rows.index(line["row"]) + 0.16, hollow=True)
+            ax.set_title("filled: observed\nhollow: by noise alone", fontsize=8.5, loc="left")
+        ax.set_xlabel(MEASURE_LABELS[measure])
+        ax.margins(x=0.08)
+    return figure
+
+
+def difference_chart(
+    comparisons: Mapping[str, Comparison], label: str, *, better: str = "lower", bound: float | None = None
+) -> Figure:
+    """Each row's difference to one row, with its interval, and a line at no difference.
+
+    comparisons: row -> of `hdm.comparison.compare`. label: what differs from what, for the axis. better: which side
+    is, `lower` or `higher`. bound: a difference to mark, such as a margin.
+    """
+    rows = list(comparisons)
+    figure, (ax,) = _panels(rows, 1, width=6.6)
+    for y, (row, found) in enumerate(comparisons.items()):
+        _dot(ax, {"row": row, "mean": found.difference, "low": found.low, "high": found.high}, y)
+    ax.axvline(0, color="#000000", linewidth=1, zorder=1)
+    if bound is not None:
+        ax.axvline(bound, color="#666666", linewidth=1, linestyle="--", zorder=1)
+    ax.margins(x=0.08)
+    ax.set_xlabel(label)
+    arrow = "\N{LEFTWARDS ARROW} better" if better == "lower" else "better \N{RIGHTWARDS ARROW}"
+    ax.set_title(arrow, loc="left" if better == "lower" else "right", fontsize=9, color="#444444")
+    return figure
+
+
+def _panels(rows: Sequence[str], count: int, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """Panels side by side that share one line for each row, the first row on top."""
+    figure, axes = plt.subplots(
+        1, count, figsize=(width, 0.27 * len(rows) + 0.95), sharey=True, squeeze=False, layout="constrained"
+    )
+    panels = list(axes.flat)
+    panels[0].set(yticks=range(len(rows)), yticklabels=map(row_label, rows), ylim=(len(rows) - 0.4, -0.6))
+    for ax in panels:
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.locator_params(axis="x", nbins=8 // count + 2)
+    return figure, panels
+
+
+def _dot(ax: Axes, line: Mapping[Any, Any], y: float, *, hollow: bool = False) -> None:
+    """A mean and its interval; without an interval, where there is one seed, the mean alone."""
+    colour = row_colour(line["row"])
+    ax.plot([line["low"], line["high"]], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
+    ax.plot(line["mean"], y, "o", color=colour, markerfacecolor="white" if hollow else colour, markersize=6.5, zorder=3)
+
+
+# --- epochs and decoders
+
+
+def consistency_chart(epochs: Mapping[str, Sequence[pd.DataFrame]], columns: int = 4) -> Figure:
+    """The way of each run through loss and error: a panel for each row, a line for each seed, a point for each epoch.
+
+    Training goes from right to left as the loss falls; the last epoch is the large dot. Steps in which the loss fell
+    and the error rose are black. The untrained network is left out.
+    epochs: row -> for each seed the table of `hdm.records.read_epochs`.
+    """
+    columns = min(columns, len(epochs))
+    height = -(-len(epochs) // columns)
+    figure, axes = plt.subplots(
+        height, columns, figsize=(WIDTH, 1.95 * height + 0.3), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (row, tables) in zip(axes.flat, epochs.items(), strict=False):
+        for table in tables:
+            run = table[table["epoch"] > 0].dropna(subset=["val_loss", "error_px"])
+            loss, error = run["val_loss"].to_numpy(), run["error_px"].to_numpy()
+            ax.plot(loss, error, "o-", color=row_colour(row), linewidth=1, markersize=2.5, alpha=0.65)
+            for i in np.flatnonzero((np.diff(loss) < 0) & (np.diff(error) > 0)):
+                ax.plot(loss[i : i + 2], error[i : i + 2], color="#000000", linewidth=1.8, zorder=3)
+            ax.plot(loss[-1:], error[-1:], "o", color=row_colour(row), markersize=5, markeredgecolor="black", zorder=4)
+        ax.set_title(row_label(row), fontsize=9)
+        _logarithmic(ax)
+    for ax in axes.flat[len(epochs) :]:
+        ax.set_visible(False)
+    figure.supxlabel("own loss on the validation part", fontsize=10)
+    figure.supylabel("mean pixel error (crop pixels)", fontsize=10)
+    return figure
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Logarithmic axes with plain numbers, so that late epochs are not squeezed into a corner; a loss that falls below
+    zero keeps its linear axis."""
+    ax.set_yscale("log")
+    if ax.dataLim.x0 > 0:
+        ax.set_xscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        wide = axis.get_scale() == "log" and high > 3 * low
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if wide else MaxNLocator(4))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+    ax.tick_params(labelsize=8)
+
+
+def decoder_chart(means: pd.DataFrame, label: str = "error (crop pixels)", *, better: str = "lower") -> Figure:
+    """A table of rows and decoders, the darker the better (by rank), with each row's best decoder in a frame.
+
+    means: of `hdm.comparison.decoder_table`, of one part; rows without a followed run are left out.
+    better: `lower` or `higher`.
+    """
+    means = means.dropna(how="all")
+    rows = means.index.get_level_values("row").tolist()
+    values = means.to_numpy(float)
+    sign = 1 if better == "lower" else -1
+    # Ranks, so that one bad pair of row and decoder does not make all others look alike.
+    shade = pd.Series((-sign * values).ravel()).rank(pct=True).to_numpy().reshape(values.shape)
+    figure, ax = plt.subplots(
+        figsize=(min(WIDTH, 0.85 * values.shape[1] + 2.6), 0.29 * len(rows) + 0.75), layout="constrained"
+    )
+    ax.imshow(shade, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
+    for y, line in enumerate(values):
+        best = int(np.nanargmin(sign * line))
+        for x in np.flatnonzero(~np.isnan(line)).tolist():
+            colour = "white" if shade[y, x] > 0.75 else "black"
+            weight = "bold" if x == best else "normal"
+            ax.text(x, y, f"{line[x]:#.3g}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
+        ax.add_patch(plt.Rectangle((best - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor="#D55E00", linewidth=1.5))
+    ax.set(xticks=range(values.shape[1]), xticklabels=means.columns, yticks=range(len(rows)))
+    ax.set_yticklabels(list(map(row_label, rows)))
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(label)
+    return figure
