@@ -29,7 +29,7 @@ from hdm.train.follow import SCORES
 MEASURES = (
     *("error_px", "median_error_px", "PCK@0.05", "PCK@0.1", "PCK@0.2"),
     *("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL", "PCKh@0.5", "PCKh@0.1"),
-    *(f"consistency_{field.name}" for field in dataclasses.fields(Consistency)),
+    *(f"{when}consistency_{field.name}" for when in ("", "late_") for field in dataclasses.fields(Consistency)),
     *(f"maps_{name}" for name in ("spread_px", "effective_pixels", "max_auc", "mass_auc")),
     *("maps_max_calibration", "maps_mass_calibration", "seconds"),
 )

@@ -47,6 +47,10 @@ SINCE_SCHEMA_2 = {
     "faults": ("unreadable", "worker_restarts"),
     "selection": ("keep", "epoch", "by"),
 }
+# What `read_runs` puts before the names of their entries.
+SECTIONS = (
+    *("data", "hardware", "versions", "weights", "faults", "selection", "consistency", "late_consistency", "maps"),
+)
 # Columns of `read_epochs`. A run has AP (COCO's layout) or PCKh@0.5 (MPII's). lr: of the last step. grad_norm: mean
 # over the steps. seconds: of the whole epoch. data_wait: share of train_seconds in which the loop waited for data.
 # memory_mb: peak. unreadable: how often a picture could not be read, since the run began.
@@ -190,7 +194,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     row = {name: value for name, value in record.items() if not isinstance(value, dict)}
     for section in ("settings", "results"):
         row |= record.get(section, {})
-    for section in ("data", "hardware", "versions", "weights", "faults", "selection", "consistency", "maps"):
+    for section in SECTIONS:
         row |= {f"{section}_{name}": value for name, value in record.get(section, {}).items()}
     if row["faults_unreadable"] is not None:
         row["faults_unreadable"] = sum(row["faults_unreadable"].values())

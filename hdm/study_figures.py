@@ -79,7 +79,8 @@ def row_colour(row: str) -> str:
 
 def row_label(row: str) -> str:
     """What a row is called on a figure."""
-    words = re.split(r" (?=\w+=)", row)
+    method, _, rest = row.partition(" ")
+    words = [method, *re.split(r" (?=\w+=)", rest)] if method in ROW_LABELS and rest else re.split(r" (?=\w+=)", row)
     return ", ".join(ROW_LABELS.get(word, word.replace("=", " ", 1).replace("_", " ")) for word in words)
 
 
@@ -96,6 +97,8 @@ def comparison_chart(
     """
     measures = list(dict.fromkeys(lines["measure"])) if measures is None else list(measures)
     rows = list(dict.fromkeys(lines["row"]))
+    if not rows:
+        return _no_record()
     figure, axes = _panels(rows, len(measures))
     for ax, measure in zip(axes, measures, strict=True):
         panel = lines[lines["measure"] == measure].to_dict("records")
@@ -111,32 +114,31 @@ def comparison_chart(
     return figure
 
 
-def consistency_measures(table: pd.DataFrame) -> Figure:
+def consistency_measures(table: pd.DataFrame, *, late: bool = False) -> Figure:
     """How each row's error follows its loss: Kendall's tau over the epochs; the share of steps with a falling loss in
     which the error rose (filled), and as noise alone brings it about (hollow); that share over single joints; and by
     how much the error lay above its running minimum.
 
     table: of `hdm.comparison.study_runs`, of one part; rows without a followed run are left out.
+    late: of the epochs after the longest warm start alone (`hdm.train.follow.LATE`), the same for all rows.
     """
-    shown = [
-        "consistency_kendall",
-        "consistency_discordant",
-        "consistency_joint_discordant",
-        "consistency_excess_share",
-    ]
-    lines = summary(table, [*shown, "consistency_expected"])
+    when = "late_consistency" if late else "consistency"
+    shown = [f"{when}_{name}" for name in ("kendall", "discordant", "joint_discordant", "excess_share")]
+    lines = summary(table, [*shown, f"{when}_expected"])
     lines = lines[lines["n"] > 0]
     rows = list(dict.fromkeys(lines["row"]))
+    if not rows:
+        return _no_record()
     figure, axes = _panels(rows, len(shown))
     for ax, measure in zip(axes, shown, strict=True):
-        pair = measure == "consistency_discordant"
+        pair = measure == f"{when}_discordant"
         for line in lines[lines["measure"] == measure].to_dict("records"):
             _dot(ax, line, rows.index(line["row"]) - 0.16 * pair)
         if pair:
-            for line in lines[lines["measure"] == "consistency_expected"].to_dict("records"):
+            for line in lines[lines["measure"] == f"{when}_expected"].to_dict("records"):
                 _dot(ax, line, rows.index(line["row"]) + 0.16, hollow=True)
             ax.set_title("filled: observed\nhollow: by noise alone", fontsize=8.5, loc="left")
-        ax.set_xlabel(MEASURE_LABELS[measure])
+        ax.set_xlabel(MEASURE_LABELS[measure.removeprefix("late_")])
         ax.margins(x=0.08)
     return figure
 
@@ -150,6 +152,8 @@ def difference_chart(
     is, `lower` or `higher`. bound: a difference to mark, such as a margin.
     """
     rows = list(comparisons)
+    if not rows:
+        return _no_record()
     figure, (ax,) = _panels(rows, 1, width=6.6)
     for y, (row, found) in enumerate(comparisons.items()):
         _dot(ax, {"row": row, "mean": found.difference, "low": found.low, "high": found.high}, y)
@@ -160,6 +164,13 @@ def difference_chart(
     ax.set_xlabel(label)
     arrow = "\N{LEFTWARDS ARROW} better" if better == "lower" else "better \N{RIGHTWARDS ARROW}"
     ax.set_title(arrow, loc="left" if better == "lower" else "right", fontsize=9, color="#444444")
+    return figure
+
+
+def _no_record() -> Figure:
+    """What a chart is where nothing has been run yet."""
+    figure = plt.figure(figsize=(WIDTH, 0.5))
+    figure.text(0.01, 0.5, "no run of these is recorded yet", va="center", fontsize=10, style="italic")
     return figure
 
 
@@ -194,6 +205,8 @@ def consistency_chart(epochs: Mapping[str, Sequence[pd.DataFrame]], columns: int
     and the error rose are black. The untrained network is left out.
     epochs: row -> for each seed the table of `hdm.records.read_epochs`.
     """
+    if not epochs:
+        return _no_record()
     columns = min(columns, len(epochs))
     height = -(-len(epochs) // columns)
     figure, axes = plt.subplots(
@@ -238,6 +251,8 @@ def decoder_chart(means: pd.DataFrame, label: str = "error (crop pixels)", *, be
     better: `lower` or `higher`.
     """
     means = means.dropna(how="all")
+    if not len(means):
+        return _no_record()
     rows = means.index.get_level_values("row").tolist()
     values = means.to_numpy(float)
     sign = 1 if better == "lower" else -1

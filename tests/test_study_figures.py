@@ -73,6 +73,8 @@ def test_every_row_has_a_colour_and_a_name_of_its_own() -> None:
     [
         ("hdm_relu", "HDM, ReLU", ROW_COLOURS["hdm_relu"]),
         ("hdm lr=0.003", "HDM, lr 0.003", ROW_COLOURS["hdm"]),
+        ("hdm 250_persons", "HDM, 250 persons", ROW_COLOURS["hdm"]),
+        ("hdm 250_persons lr=0.003", "HDM, 250 persons, lr 0.003", ROW_COLOURS["hdm"]),
         ("hdm loss_settings={'blur': 1.0} lr=0.003", "HDM, loss settings {'blur': 1.0}, lr 0.003", ROW_COLOURS["hdm"]),
         ("batch_size=8", "batch size 8", OTHER),
         ("another_way", "another way", OTHER),
@@ -164,3 +166,16 @@ def test_decoders_in_shades_with_the_best_in_a_frame() -> None:
     assert shade[1, 2] > shade[0, 1] > shade[0, 0] > shade[1, 1] and np.isnan(shade[0, 2])
     (higher,) = decoder_chart(means, "OKS-AP", better="higher").axes
     assert [patch.get_x() + 0.47 for patch in higher.patches] == [0, 1]
+
+
+def test_a_figure_of_nothing_says_so() -> None:
+    nothing = lines_of("error_px").iloc[:0]
+    table = pd.DataFrame({"part": [], "row": [], "seed": [], "done": pd.Series([], dtype=bool), "folder": []})
+    figures = [
+        comparison_chart(nothing),
+        consistency_measures(table),
+        difference_chart({}, "error"),
+        consistency_chart({}),
+        decoder_chart(pd.DataFrame(columns=["argmax"], index=pd.MultiIndex.from_tuples([], names=["part", "row"]))),
+    ]
+    assert [figure.texts[0].get_text() for figure in figures] == ["no run of these is recorded yet"] * 5

@@ -5,11 +5,11 @@ For studies; a run that is not followed does none of this. One process only.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ from hdm.train.validation import box_sides, rescored, scores
 FOLLOWED_BY = "local"  # the decoder of the errors along the way, the same for all losses
 # Definitions of a joint's score that a person's score is the mean of; `box` is the box's own.
 SCORES = ("max", "mass", "box")
+LATE = 0.4  # share of the epochs after which a run is late: the longest warm start that is compared with other losses
 HIT = 0.1  # a joint is found where its error is at most this share of the person box's longer side, as PCK@0.1
 
 
@@ -66,14 +67,20 @@ class EpochWatch:
         return torch.cat(self.values, 1)
 
 
-def consistency_section(followed: Sequence[Float[Tensor, "2 N K"]], history: list[dict[str, Any]], loss: str) -> dict:
+def consistency_section(
+    followed: Sequence[Float[Tensor, "2 N K"]], history: list[dict[str, Any]], loss: str, *, after: float = 0.0
+) -> dict[str, Any]:
     """`hdm.evaluate.consistency` of the epochs in which the loss itself was minimised, as a record keeps it: from the
-    end of the warm start, or of the first epoch, to the last. Empty where these are fewer than three epochs."""
+    end of the warm start, or of the first epoch, to the last. Empty where these are fewer than three epochs.
+
+    after: leave out as well what comes before this share of the epochs, so that runs with a warm start and without one
+        are compared over the same epochs.
+    """
     minimised = [row["epoch"] for row in history if row["objective"] == loss]
-    first = max(1, minimised[0] - 1) if minimised else len(history)
-    values = torch.stack(list(followed)[first:]).double().numpy() if len(followed) - first >= 3 else np.empty((0, 2))
-    if not len(values):
+    first = max(1, minimised[0] - 1, math.ceil(after * (len(history) - 1))) if minimised else len(history)
+    if len(followed) - first < 3:
         return {}
+    values = torch.stack(list(followed)[first:]).double().numpy()
     return {"decoder": FOLLOWED_BY, "first_epoch": first, **asdict(consistency(values[:, 0], values[:, 1]))}
 
 

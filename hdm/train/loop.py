@@ -28,7 +28,7 @@ from hdm.records import RUNS, now, provenance, read_run, write_run
 from hdm.train.checkpoint import only_here, write_tensors
 from hdm.train.config import TrainConfig
 from hdm.train.engine import StopRequest, engine_released, everywhere, mean_over, start_engine, stop_requests
-from hdm.train.follow import EpochWatch, consistency_section, read_maps
+from hdm.train.follow import LATE, EpochWatch, consistency_section, read_maps
 from hdm.train.optimizer import learning_rate
 from hdm.train.progress import Clock, Progress, epoch_line, peak_memory_mb, progress_bar, show_progress
 from hdm.train.reading import RESTARTS, Log, make_train_crops, make_val_crops, note_unreadable, steady_batches
@@ -285,7 +285,8 @@ def _finish(t: Training, crops: PersonCrops, record: dict[str, Any], runs: Path)
     readings = None
     if t.config.follow:
         readings, maps = read_maps(t.network, crops, t.learner.loss, t.config)
-        record["consistency"] = consistency_section(t.followed, t.run.history, t.config.loss)
+        run = (t.followed, t.run.history, t.config.loss)
+        record |= {"consistency": consistency_section(*run), "late_consistency": consistency_section(*run, after=LATE)}
         record["maps"] = maps
     if t.engine.is_main_process:
         best, main = t.run.best, headline(t.run.results)

@@ -98,6 +98,7 @@ def test_a_followed_run_records_what_it_saw(tiny, run, tmp_path):
     section = record["consistency"]
     assert section["decoder"] == "local"
     assert section["first_epoch"] == 1 and section["checkpoints"] == 4
+    assert record["late_consistency"]["first_epoch"] == 2
     table = read_readings(finished.folder)
     assert set(table["decoder"]) == set(DECODERS) and set(table["score"]) == {"max", "mass", "box"}
     own = table[table["decoder"] == "local"]
@@ -134,6 +135,9 @@ def test_epochs_of_the_warm_start_do_not_count():
     values = torch.stack(followed[2:]).numpy()
     assert section["first_epoch"] == 2 and section["checkpoints"] == 5
     assert section["kendall"] == consistency(values[:, 0], values[:, 1]).kendall
+    late = consistency_section(followed, history, "hdm", after=0.5)
+    assert late["first_epoch"] == 3 and late["checkpoints"] == 4
+    assert consistency_section(followed, history, "hdm", after=0.8) == {}
     assert consistency_section(followed[:3], history[:3], "hdm") == {}  # the loss was never minimised
     assert consistency_section(followed[:4], history[:4], "hdm") == {}  # for one epoch only
 
