@@ -18,7 +18,8 @@ def grid_runs(grid: Any, exclude: Any, shared: dict[str, Any]) -> dict[str, Trai
     The last axis changes fastest.
 
     grid: axes by name, each a list of values of the setting of this name, or a mapping of names to settings.
-    exclude: a list of mappings of axes to values (or names); a cell that has all values of one of them is left out.
+    exclude: a list of mappings of axes to a value (or name), or to a list of several; a cell that fits one of them in
+        all its axes is left out.
     shared: settings of all runs; those of a cell go on top. Raises InputError for a grid or axis that is empty or
     something else, two axes that give the same setting, two cells of one name, an exclusion that fits no cell or leaves
     none, and for wrong settings.
@@ -98,12 +99,12 @@ def _cells(grid: dict[str, Any], exclude: Any) -> dict[str, dict[str, Any]]:
         raise InputError("grid is empty: give it at least one axis, such as seed: [0, 1, 2]")
     axes = {axis: _axis(axis, values) for axis, values in grid.items()}
     _check_apart(axes)
-    _check_exclusions(exclude, axes)
+    left_out = _exclusions(exclude, axes)
     order = sorted(axes, key=lambda axis: not isinstance(grid[axis], dict))  # names before settings, else as given
     cells: dict[str, dict[str, Any]] = {}
     for points in itertools.product(*axes.values()):
         cell = dict(zip(axes, points, strict=True))
-        if any(all(cell[axis].value == value for axis, value in entry.items()) for entry in exclude):
+        if any(all(cell[axis].value in values for axis, values in entry.items()) for entry in left_out):
             continue
         name = " ".join(cell[axis].label for axis in order)
         if name in cells:
@@ -139,13 +140,22 @@ def _check_apart(axes: dict[str, list[_Point]]) -> None:
                 raise InputError(f"axes {owners[setting]!r} and {axis!r} both give {setting!r}: keep one of them")
 
 
-def _check_exclusions(exclude: Any, axes: dict[str, list[_Point]]) -> None:
+def _exclusions(exclude: Any, axes: dict[str, list[_Point]]) -> list[dict[str, list[Any]]]:
+    """The values that each entry means, by axis: one, or, where that is no value of the axis itself, those of a list.
+    Raises InputError where an axis has none such."""
     if not isinstance(exclude, list) or not all(exclude):
         raise InputError(f"exclude is {exclude!r}: give a list of mappings, such as [{{ seed: 2 }}]")
+    entries = []
     for entry in exclude:
+        values = {}
         for axis, value in as_section(entry, "an entry of exclude").items():
-            if value not in [point.value for point in axes.get(axis, [])]:
-                raise InputError(f"exclude {entry!r} fits no cell: grid has no {axis!r} with {value!r}")
+            known = [point.value for point in axes.get(axis, [])]
+            values[axis] = value if isinstance(value, list) and value not in known else [value]
+            for each in values[axis]:
+                if each not in known:
+                    raise InputError(f"exclude {entry!r} fits no cell: grid has no {axis!r} with {each!r}")
+        entries.append(values)
+    return entries
 
 
 # --- what both and `hdm.study` check

@@ -11,7 +11,8 @@ grid:
     gaussian_mse: { loss: gaussian_mse, decoder: quarter }
     hdm: { loss: hdm, warm_start: 0.4 }
   seed: [0, 1, 2]                      # an axis that is a setting, with its values
-exclude: [{ method: hdm, seed: 2 }]    # optional: cells to leave out
+exclude:                               # optional: cells to leave out, by a value of an axis or a list of them
+  - { method: hdm, seed: [1, 2] }
 
 Its runs are called `gaussian_mse seed=0`, `gaussian_mse seed=1` and so on: names first, then settings, each in the
 order of the file; the last axis changes fastest. A run is known by the key of its settings and data, so a study that is

@@ -26,6 +26,17 @@ def test_cells_lie_on_top_of_what_is_shared() -> None:
     assert list(runs)[:3] == ["mse seed=1 lr=0.01", "mse seed=1 lr=0.1", "hdm seed=1 lr=0.01"]
 
 
+def test_an_exclusion_may_list_values() -> None:
+    grid = {"loss": LOSSES, "seed": [0, 1, 2, 3], "input_size": [[64, 32], [32, 64]]}
+    runs = grid_runs(grid, [{"loss": ["hdm"], "seed": [2, 3]}, {"input_size": [32, 64]}], SHARED)
+    assert list(runs) == [
+        *(f"mse seed={seed} input_size=[64, 32]" for seed in range(4)),
+        *(f"hdm seed={seed} input_size=[64, 32]" for seed in range(2)),
+    ]
+    with pytest.raises(InputError, match="grid has no 'seed' with 4"):
+        grid_runs(grid, [{"seed": [3, 4]}], SHARED)
+
+
 PARTS = {
     "main": {"question": "Which loss?", "grid": {"loss": LOSSES, "seed": [0, 1]}},
     "rates": {"train": LOSSES["hdm"] | {"seed": 1}, "grid": {"lr": [0.01, 0.1]}},

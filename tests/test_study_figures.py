@@ -113,6 +113,9 @@ def test_measures_of_consistency_beside_what_noise_brings_about() -> None:
         table[f"consistency_{name}"] = np.where(
             table["done"], i + table["row"].map(ROWS.index) + table["seed"] / 10, np.nan
         )
+        table[f"late_consistency_{name}"] = 10 + table[f"consistency_{name}"]
+    late = consistency_measures(table, late=True)
+    assert [float(line.get_xdata()[0]) for line in dots(late.axes[0])] == pytest.approx([10.05, 11.05])
     figure = consistency_measures(table)
     assert fits_the_page(figure)
     assert len(figure.axes) == 4 and len(figure.axes[0].get_yticks()) == 2, "without the row that was not followed"
