@@ -1,0 +1,56 @@
+"""The studies in book/profiles: what they compare, and that their choices come from records."""
+
+from pathlib import Path
+
+import pytest
+
+from hdm.comparison import study_runs
+from hdm.study import Study, read_study
+from hdm.study_tables import rates_table
+
+
+@pytest.fixture(autouse=True)
+def _data_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HDM_DATA", raising=False)
+
+
+@pytest.fixture
+def study(repository: Path) -> Study:
+    return read_study(repository / "book" / "profiles" / "study-cpu.yml")
+
+
+@pytest.fixture
+def tuning(repository: Path) -> Study:
+    return read_study(repository / "book" / "profiles" / "study-cpu-tuning.yml")
+
+
+def test_choices_are_made_without_a_look_at_the_val_part(study: Study, tuning: Study) -> None:
+    assert all(config.held_out == 0.2 for config in tuning.runs.values())
+    assert all(config.held_out == 0 and config.follow for config in study.runs.values())
+
+
+def test_rates_are_those_that_did_best_on_held_out_pictures(study: Study, tuning: Study, repository: Path) -> None:
+    """Each method of the main part has the rate of the least error in the records, and the same settings else."""
+    runs = study_runs(tuning, repository / "data" / "runs")
+    rates = rates_table(runs[runs["part"] == "rates"]).set_index("method")
+    best = rates.idxmin(axis=1)
+    for cell, name in study.cells["main"].items():
+        method, config = cell.split(" ")[0], study.runs[name]
+        if method not in best:
+            continue
+        assert config.lr == best[method], f"{name} has another learning rate than did best"
+        tried = tuning.runs[f"rates: {method} lr={config.lr}"]
+        same = ("loss", "loss_settings", "warm_start", "decoder", "model", "input_size", "batch_size", "head_channels")
+        assert all(getattr(config, setting) == getattr(tried, setting) for setting in same)
+
+
+def test_every_method_but_the_recipe_was_tuned(study: Study, tuning: Study) -> None:
+    methods = {cell.split(" ")[0] for cell in study.cells["main"]}
+    assert methods - {cell.split(" ")[0] for cell in tuning.cells["rates"]} <= {"recipe"}
+
+
+def test_rows_differ_by_the_seed_alone(study: Study) -> None:
+    """Same network, data, budget and views for all rows of the main part."""
+    shared = ("data", "model", "pretrained", "input_size", "epochs", "batch_size", "order", "rotation", "scale", "flip")
+    for setting in shared:
+        assert len({str(getattr(study.runs[name], setting)) for name in study.cells["main"].values()}) == 1
