@@ -30,13 +30,15 @@ def test_choices_are_made_without_a_look_at_the_val_part(study: Study, tuning: S
 
 
 def test_rates_are_those_that_did_best_on_held_out_pictures(study: Study, tuning: Study, repository: Path) -> None:
-    """Each method of the main part has the rate of the least error in the records, and the same settings else."""
+    """Each method of the main part has the rate of the least error in the records, to a hundredth of a pixel, the
+    smaller one of two that are equal; and the same settings else."""
     runs = study_runs(tuning, repository / "data" / "runs")
-    rates = rates_table(runs[runs["part"] == "rates"]).set_index("method")
-    best = rates.idxmin(axis=1)
+    rates = rates_table(runs[(runs["part"] == "rates")]).set_index("method")
+    assert len(rates) == 16 and rates.notna().all(axis=None)
+    best = rates.round(2).idxmin(axis=1)
     for cell, name in study.cells["main"].items():
         method, config = cell.split(" ")[0], study.runs[name]
-        if method not in best:
+        if method == "recipe":
             continue
         assert config.lr == best[method], f"{name} has another learning rate than did best"
         tried = tuning.runs[f"rates: {method} lr={config.lr}"]
