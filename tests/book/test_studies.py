@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hdm.comparison import study_runs
+from hdm.comparison import decoder_table, study_runs
 from hdm.study import Study, read_study
 from hdm.study_tables import rates_table
 
@@ -44,6 +44,18 @@ def test_rates_are_those_that_did_best_on_held_out_pictures(study: Study, tuning
         tried = tuning.runs[f"rates: {method} lr={config.lr}"]
         same = ("loss", "loss_settings", "warm_start", "decoder", "model", "input_size", "batch_size", "head_channels")
         assert all(getattr(config, setting) == getattr(tried, setting) for setting in same)
+
+
+def test_the_recipe_is_the_candidate_that_did_best(study: Study, tuning: Study, repository: Path) -> None:
+    """The largest PCK@0.1 on held-out pictures, by its best decoder; the two rows for comparison are no candidates."""
+    runs = study_runs(tuning, repository / "data" / "runs")
+    scores = decoder_table(runs[(runs["part"] == "recipes") & runs["done"]], "PCK@0.1").loc["recipes"]
+    candidates = scores.drop(["gaussian_dark", "ce_bilinear"], errors="ignore")
+    best = candidates.max(axis=1).idxmax()
+    tried, recipe = tuning.runs[f"recipes: {best}"], study.runs["main: recipe seed=0"]
+    assert recipe.decoder == candidates.loc[best].idxmax()
+    same = {name: getattr(tried, name) for name in ("loss", "loss_settings", "warm_start", "lr", "epochs", "model")}
+    assert {name: getattr(recipe, name) for name in same} == same
 
 
 def test_every_method_but_the_recipe_was_tuned(study: Study, tuning: Study) -> None:
