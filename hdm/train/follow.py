@@ -25,12 +25,12 @@ from hdm.evaluate import (
     score_auc,
     spread,
 )
-from hdm.inference import Predictions, predict_crops
+from hdm.inference import Predictions
 from hdm.models import PoseNetwork
 from hdm.pixels import crops_to_image, heatmap_to_crop
 from hdm.protocols import Rescoring
 from hdm.train.config import TrainConfig
-from hdm.train.validation import box_sides, rescored, scores
+from hdm.train.validation import box_sides, rescored, scores, validate
 
 FOLLOWED_BY = "local"  # the decoder of the errors along the way, the same for all losses
 # Definitions of a joint's score that a person's score is the mean of; `box` is the box's own.
@@ -90,7 +90,6 @@ class _Reader:
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
         self.joints: dict[str, list[Tensor]] = {decoder: [] for decoder in DECODERS}
-        self.scores: dict[str, list[Tensor]] = {decoder: [] for decoder in DECODERS}
         self.spread: list[Tensor] = []
         self.pixels: list[Tensor] = []
         self.affines: list[Tensor] = []
@@ -98,9 +97,8 @@ class _Reader:
     def __call__(self, raw: Tensor, maps: Tensor, crops: Crop) -> None:
         last = maps.new_tensor([maps.shape[-1] - 1, maps.shape[-2] - 1])
         for decoder in DECODERS:
-            joints, score = decode(maps, decoder, sigma=self.sigma)
+            joints, _ = decode(maps, decoder, sigma=self.sigma)
             self.joints[decoder].append(torch.minimum(joints.clamp(min=0), last).cpu())
-            self.scores[decoder].append(score.cpu())
         self.spread.append(spread(maps).cpu())
         self.pixels.append(effective_pixels(maps).cpu())
         self.affines.append(crops.affine)
@@ -121,16 +119,7 @@ def read_maps(
     NaN for the mass of maps that are no distributions.
     """
     reader = _Reader(getattr(loss, "sigma", 2.0))
-    found = predict_crops(
-        model,
-        crops,
-        loss,
-        decoder=config.decoder,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        precision=config.precision,
-        watch=reader,
-    )
+    found = validate(model, crops, loss, config, watch=reader)
     affines = torch.cat(reader.affines).numpy()
     rows = []
     for decoder in DECODERS:
@@ -139,7 +128,6 @@ def read_maps(
             found,
             predicted=predicted,
             image_joints=crops_to_image(affines, predicted.double().numpy()),
-            scores=torch.cat(reader.scores[decoder]),
         )
         for score in SCORES if rescored(crops.data, config) else [""]:
             ranking = Rescoring(score or "box", 0.0, None)
