@@ -56,9 +56,9 @@ def bench_transport(
 
     sizes: (H, W) of the maps. batches: images, each with `joints` maps. rounds: how often each runs (its median is
     kept). limit_s: seconds that one entry may take; what would take longer, going by the next smaller batch, is not
-    run. threads: of the CPU. The training step is SimpleBaseline's with Gaussian MSE and Adam on crops of four times
-    the maps' sides, where these are multiples of 8. Raises InputError for a CUDA device that is not there and for
-    numbers below 1.
+    run, nor is what does not fit into a GPU's memory. threads: of the CPU. The training step is SimpleBaseline's with
+    Gaussian MSE and Adam on crops of four times the maps' sides, where these are multiples of 8. Raises InputError for
+    a CUDA device that is not there and for numbers below 1.
 
     Columns: height, width, batch, joints, method, ms (median), fastest_ms, ratio (median over rounds, to Gaussian MSE
     in the same round), fastest_ratio (of the two fastest), error (largest relative difference from the exact distance
@@ -163,11 +163,15 @@ def _one_size(
 
     exact = {cost: _exact(logits.detach(), dots, cost) for cost in ("l2", "l2_squared")}
     errors, memory = {}, {}
-    for name, call in calls.items():
-        memory[name] = float("nan") if name in OUTSIDE_TORCH else peak_memory_mb(call, device)
-        if cost := costs[name]:
-            values, truth = values_of.get(name, call)().flatten().double(), exact[cost]
-            errors[name] = float(((values - truth).abs() / truth.clamp(min=0.05)).max())
+    for name, call in list(calls.items()):
+        try:
+            memory[name] = float("nan") if name in OUTSIDE_TORCH else peak_memory_mb(call, device)
+            if cost := costs[name]:
+                values, truth = values_of.get(name, call)().flatten().double(), exact[cost]
+                errors[name] = float(((values - truth).abs() / truth.clamp(min=0.05)).max())
+        except torch.cuda.OutOfMemoryError:
+            del calls[name]
+            torch.cuda.empty_cache()
     times = time_in_turn(calls, rounds, device, limit_s)
     slow |= {name: min(times[name]) / maps for name in calls}
     slow |= dict.fromkeys(set(costs) - set(calls), float("inf"))

@@ -445,3 +445,18 @@ def test_a_printed_loss_names_its_settings() -> None:
     assert "prior='laplace'" in repr(make_loss("rle", size=(7, 5), prior="laplace"))
     for name in LOSSES:
         assert type(make_loss(name)).__name__ in repr(make_loss(name))
+
+
+@pytest.mark.gpu
+@losses([*USUAL, *OTHER_MEANS])
+def test_the_same_on_a_gpu(problem: Problem, name: str, settings: dict[str, Any]) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(2)
+        heatmaps, joints, visible = (part.to(device) for part in problem())
+        loss = build(name, settings).to(device, heatmaps.dtype)
+        value = loss(heatmaps.requires_grad_(), joints, visible)
+        found.append((value.item(), torch.autograd.grad(value, heatmaps)[0].cpu()))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3 if "solver" in settings else 1e-6)
+    if "solver" not in settings:
+        assert torch.allclose(found[1][1], found[0][1], rtol=1e-5, atol=1e-8)

@@ -175,3 +175,15 @@ def test_what_can_not_be_followed_is_refused(tiny, settings, message):
 def test_readings_of_a_run_that_was_not_followed_are_told(tiny, run):
     with pytest.raises(InputError, match="setting follow"):
         read_readings(run(tiny()).folder)
+
+
+@pytest.mark.gpu
+def test_a_run_is_followed_on_a_gpu_as_on_the_processor(tiny, run):
+    settings = {"follow": True, "loss": "hdm", "warm_start": 0.25, "epochs": 4, "decoder": "local"}
+    processor, gpu = (run(tiny(device=device, **settings), device) for device in ("cpu", "cuda"))
+    assert gpu.record["hardware"]["device"] == "cuda"
+    for section in ("consistency", "late_consistency", "maps"):
+        assert gpu.record[section].keys() == processor.record[section].keys()
+    tables = [read_readings(finished.folder) for finished in (processor, gpu)]
+    assert tables[0][["decoder", "score"]].equals(tables[1][["decoder", "score"]])
+    assert tables[1]["error_px"].to_numpy() == pytest.approx(tables[0]["error_px"].to_numpy(), rel=0.1)

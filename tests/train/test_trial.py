@@ -42,3 +42,13 @@ def test_a_process_that_ends_too_early_is_no_trial(tiny: Callable[..., TrainConf
     with pytest.raises(InputError, match="ended before step 1000: give fewer steps"):
         kill_and_resume(tiny(epochs=1), tmp_path, after_step=1000)
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.gpu
+def test_a_run_killed_on_a_gpu_goes_on(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Sums of a GPU may be taken in another order each time, so that the end is the same but for rounding."""
+    config = tiny(epochs=6, device="cuda", precision="float16", loss="hdm", warm_start=0.5, input_size=(64, 64))
+    undisturbed, resumed = kill_and_resume(config, tmp_path, after_step=5)
+    assert len(resumed.record["sessions"]) == 2
+    losses = [finished.epochs["train_loss"][1:].to_numpy() for finished in (undisturbed, resumed)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

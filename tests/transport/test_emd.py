@@ -689,3 +689,28 @@ def test_proof_and_plan_refuse_the_same(function: Callable[..., Any]) -> None:
         function(torch.full((1, 4, 5), 0.05), torch.ones(1, 2), cost="l1")
     with pytest.raises(InputError, match="cost 'gaussian' needs a scale"):
         function(torch.full((1, 4, 5), 0.05), torch.ones(1, 2), cost="gaussian")
+
+
+# A GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize(("demanders", "solver"), [*((name, "exact") for name in DEMANDERS), ("subpixel", "sinkhorn")])
+def test_the_same_on_a_gpu(demanders: str, solver: str, cost: str, dtype: torch.dtype) -> None:
+    """Value and gradient are the processor's, and what is solved exactly is proved as well."""
+    example, dots = random_problem(40, 24, 19)
+    scale, found = SCALES.get(cost), []
+    for device in ("cpu", "cuda"):
+        mass, joints = example.to(device, dtype).requires_grad_(), dots.to(device, dtype)
+        value = heatmap_emd(mass, joints, demanders=demanders, cost=cost, solver=solver, blur=1.0, scale=scale)
+        assert (value.device.type, value.dtype) == (device, dtype)
+        (gradient,) = torch.autograd.grad(value.sum(), mass)
+        found.append((value.detach().cpu(), gradient.cpu()))
+        if (demanders, solver) == ("subpixel", "exact"):
+            gap = certify(mass.detach(), joints, cost=cost, scale=scale).gap
+            assert (gap <= (1e-4 if dtype == torch.float32 else 1e-6) * value.detach().clamp(min=1)).all()
+    tolerance = 1e-6 if dtype == torch.float64 and solver == "exact" else 1e-3
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        assert torch.allclose(on_cpu, on_gpu, rtol=tolerance, atol=tolerance)
