@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,9 @@ from hdm.models import PoseNetwork
 from hdm.train.config import TrainConfig
 
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+# Two signals this close are one request: `timeout` and schedulers signal a whole group of processes, and one of these
+# that passes its own on (`hdm.jobs`) does so a moment later.
+SAME_REQUEST_S = 0.5
 
 
 def start_engine(config: TrainConfig, tensorboard: Path | str | None = None) -> Accelerator:
@@ -168,12 +172,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
+        self.came = 0.0
         self.at_once = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """A signal arrives: the loop looks at `signal` after each step, or is broken off at a second one, or where
-        `at_once` says that nothing can be lost."""
-        asked_before, self.signal = self.signal, number
+        `at_once` says that nothing can be lost. One that comes within `SAME_REQUEST_S` of the first is its echo."""
+        if self.signal and time.monotonic() - self.came < SAME_REQUEST_S:
+            return
+        asked_before, self.signal, self.came = self.signal, number, time.monotonic()
         if asked_before or self.at_once:
             raise KeyboardInterrupt
 

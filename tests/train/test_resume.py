@@ -27,6 +27,7 @@ from hdm.errors import InputError, Stopped
 from hdm.records import read_runs
 from hdm.train import Run, TrainConfig, is_running, recorded_run, saved_states
 from hdm.train.checkpoint import read_state
+from hdm.train.engine import SAME_REQUEST_S
 
 Tiny = Callable[..., TrainConfig]
 Start = Callable[..., Run]
@@ -260,13 +261,30 @@ def test_a_second_signal_breaks_off_at_once(
     tiny: Tiny, run: Start, at_call: AtCall, same_end: SameEnd, tmp_path: Path
 ) -> None:
     def twice() -> None:
-        for _ in range(2):
-            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(SAME_REQUEST_S)
+        signal.raise_signal(signal.SIGINT)
 
     with at_call("torch.optim.Adam.step", 3, twice), pytest.raises(KeyboardInterrupt) as stop:
         run(tiny(), "stopped")
     assert not isinstance(stop.value, Stopped)
     assert steps_saved(tmp_path / "stopped") == [2, 0]
+    same_end(run(tiny(), "stopped"), run(tiny(), "whole"))
+
+
+def test_a_signal_and_its_echo_are_one_request(
+    tiny: Tiny, run: Start, at_call: AtCall, same_end: SameEnd, tmp_path: Path
+) -> None:
+    """As from `timeout`, which signals a study and its runs, after which the study tells its runs once more."""
+
+    def echo() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    in_a_view = at_call("hdm.data.crops.PersonCrops.read", 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    in_its_state = at_call("hdm.train.state.write_state", 2, echo)
+    with in_a_view, in_its_state, pytest.raises(Stopped, match="the state is saved"):
+        run(tiny(), "stopped")
     same_end(run(tiny(), "stopped"), run(tiny(), "whole"))
 
 
