@@ -68,3 +68,21 @@ def test_rows_differ_by_the_seed_alone(study: Study) -> None:
     shared = ("data", "model", "pretrained", "input_size", "epochs", "batch_size", "order", "rotation", "scale", "flip")
     for setting in shared:
         assert len({str(getattr(study.runs[name], setting)) for name in study.cells["main"].values()}) == 1
+
+
+def test_rates_on_a_gpu_are_those_that_did_best_on_held_out_pictures(repository: Path) -> None:
+    """At the larger size as at the smaller; the recipe has the rate of HDM with a warm start, and a length that is the
+    same share of the crop."""
+    study, tuning = (read_study(repository / "book" / "profiles" / f"study-gpu{end}.yml") for end in ("", "-tuning"))
+    assert all(config.held_out == 0.2 for config in tuning.runs.values())
+    rates = rates_table(study_runs(tuning, repository / "data" / "runs")).set_index("method")
+    best = rates.round(2).idxmin(axis=1)
+    assert len(best) == 3 and rates.notna().all(axis=None)
+    for cell, name in study.cells["main"].items():
+        method, config = cell.split(" ")[0], study.runs[name]
+        assert config.held_out == 0 and config.follow
+        assert config.lr == best["hdm_warm" if method == "recipe" else method]
+    small = read_study(repository / "book" / "profiles" / "study-cpu.yml").runs["main: recipe seed=0"]
+    recipe = study.runs["main: recipe seed=0"]
+    assert recipe.loss_settings | {"scale": recipe.loss_settings["scale"] / 4} == small.loss_settings
+    assert (recipe.warm_start, recipe.decoder) == (small.warm_start, small.decoder)
