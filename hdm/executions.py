@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hdm.errors import InputError
+from hdm.files import write_whole
 from hdm.project import book_notebooks, load_profile, project_root, read_notebook
 
 PACKAGE = Path(__file__).parent
@@ -42,27 +43,12 @@ def record_execution(name: str, profile: str, root: Path, **changes: Any) -> Non
     """Change some keys of a notebook's entry of `executions`."""
     records = _read_records(profile, root)
     records[name] = {**records.get(name, {"notebook": name, "profile": profile}), **changes}
-    write_file(_records_path(profile, root), json.dumps(records, indent=1, default=repr) + "\n")
+    write_whole(_records_path(profile, root), (json.dumps(records, indent=1, default=repr) + "\n").encode())
 
 
 def executed_path(name: str, profile: str, root: Path) -> Path:
     """The notebook as it was executed to its end: `_build/<profile>/executed/<name>.ipynb`."""
     return root / "_build" / profile / "executed" / f"{name}.ipynb"
-
-
-def write_file(path: Path, text: str) -> None:
-    """Replace a file in one step: whatever happens, the old or the new text is there, never a part.
-
-    Raises InputError where it cannot be written, for example on a full disk.
-    """
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}): free space or mend its rights") from error
 
 
 def fingerprint(name: str, profile: str, parameters: dict[str, Any] | None = None, root: Path | None = None) -> str:

@@ -32,8 +32,8 @@ from hdm.executions import (
     fingerprint,
     is_current,
     record_execution,
-    write_file,
 )
+from hdm.files import write_whole
 from hdm.project import book_notebooks, load_profile, project_root, read_notebook
 
 __all__ = [
@@ -216,7 +216,7 @@ def _execute(name: str, profile: str, parameters: dict[str, Any], root: Path, la
     try:
         _run_papermill(name, {"profile": profile, **parameters}, partial, root, progress)
         cleaned = clean_outputs(nbformat.read(partial, as_version=4), root)
-        write_file(final, nbformat.writes(cleaned) + "\n")
+        write_whole(final, (nbformat.writes(cleaned) + "\n").encode())
         partial.unlink()
         run |= {"status": "done", "outputs": declared_files("outputs", name, profile, root)}
     except BaseException as error:

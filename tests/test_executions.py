@@ -16,8 +16,8 @@ from hdm.executions import (
     fingerprint,
     is_current,
     record_execution,
-    write_file,
 )
+from hdm.files import write_whole
 
 ANNOTATIONS = "data/generated/annotations/person_keypoints_val2017.json"
 
@@ -138,7 +138,7 @@ def test_current_until_something_changes(project: Path) -> None:
     made, executed = project / "made" / "quick.txt", executed_path("report", "quick", project)
     made.parent.mkdir()
     made.write_text("run\n")
-    write_file(executed, "{}")
+    write_whole(executed, b"{}")
     assert not is_current("report", "quick", {}, project)
     mark, outputs = fingerprint("report", "quick", {}, project), declared_files("outputs", "report", "quick", project)
     record_execution("report", "quick", project, status="done", fingerprint=mark, outputs=outputs)
@@ -154,21 +154,7 @@ def test_current_until_something_changes(project: Path) -> None:
     assert not is_current("report", "quick", {}, project)
 
 
-def test_write_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_file(path, "old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(InputError, match=r"record.json cannot be written \(No space left on device\)"):
-        write_file(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
-
-
 def test_damaged_list_of_executions(project: Path) -> None:
-    write_file(project / "_build" / "quick" / "executed" / "executions.json", '{"report": ')
+    write_whole(project / "_build" / "quick" / "executed" / "executions.json", b'{"report": ')
     with pytest.raises(InputError, match=r"executions.json is damaged: delete it, and every notebook runs again"):
         executions("quick", project)
