@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hdm.losses.batch import REDUCTIONS, check_batch, check_choice, check_positive, log_softmax, softmax, weighted
 from hdm.losses.hdm import scale_of_joints
-from hdm.losses.targets import demanded_pixels, log_gaussian
+from hdm.losses.targets import at_demanders, log_gaussian
 from hdm.transport import COSTS, check_scale, heatmap_emd
 
 TARGETS = ("nearest", "subpixel", "gaussian")
@@ -151,16 +151,6 @@ class ExpectedCost(nn.Module):
     def extra_repr(self) -> str:
         scale = f", scale={self.scale!r}" if self.scale else ""
         return f"cost={self.cost!r}{scale}, temperature={self.temperature}"
-
-
-def at_demanders(
-    log_p: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], demanders: str, sigma: float
-) -> tuple[Float[Tensor, "B K M"], Float[Tensor, "B K M"]]:
-    """The weights d_j of the M pixels that the target asks for, and their log p(q_j)."""
-    if demanders == "gaussian":
-        return log_gaussian(joints, log_p.shape[-2:], sigma).exp().flatten(-2), log_p.flatten(-2)
-    index, weights = demanded_pixels(joints, log_p.shape[-2:], demanders)
-    return weights, log_p.flatten(-2).gather(-1, index)
 
 
 def js_divergence(log_p: Float[Tensor, "B K H W"], log_q: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K"]:

@@ -18,7 +18,7 @@ from hdm.losses.batch import (
     softmax,
     weighted,
 )
-from hdm.losses.targets import demanded_pixels
+from hdm.losses.targets import at_demanders
 from hdm.transport import COSTS, DEMANDERS, SOLVERS, check_scale, unchecked_emd
 
 SUPPLIERS = ("softmax", "softplus", "relu", "sigmoid")
@@ -115,12 +115,12 @@ class HDMLoss(nn.Module):
         self, heatmaps: Float[Tensor, "B K H W"], mass: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"]
     ) -> Float[Tensor, "B K"]:
         """-sum_j d_j log s(q_j) of the suppliers `mass`."""
-        pixels, demand = demanded_pixels(joints, mass.shape[-2:], self.demanders)
         if self.suppliers == "softmax":
             log_mass = log_softmax(heatmaps, self.temperature)
         else:
             log_mass = mass.clamp(min=LEAST_SHARE).log()
-        return -(demand * log_mass.flatten(-2).gather(-1, pixels)).sum(-1)
+        demand, log_supply = at_demanders(log_mass, joints, self.demanders)
+        return -(demand * log_supply).sum(-1)
 
     def extra_repr(self) -> str:
         names = ["suppliers", "demanders", "cost", "solver"]

@@ -55,3 +55,17 @@ def demanded_pixels(
     # A map one pixel wide has no right-hand demander; its weight is 0.
     x, y = points[..., 0].clamp(max=width - 1), points[..., 1].clamp(max=height - 1)
     return (y * width + x).long(), weights
+
+
+def at_demanders(
+    log_p: Float[Tensor, "B K H W"], joints: Float[Tensor, "B K 2"], demanders: str, sigma: float = 1.0
+) -> tuple[Float[Tensor, "B K M"], Float[Tensor, "B K M"]]:
+    """The weights d_j of the M pixels that the target asks for, and their log p(q_j).
+
+    demanders: `nearest` or `subpixel` as in `demanded_pixels`, or `gaussian`: all pixels, with a Gaussian of `sigma`
+        pixels that sums to one.
+    """
+    if demanders == "gaussian":
+        return log_gaussian(joints, log_p.shape[-2:], sigma).exp().flatten(-2), log_p.flatten(-2)
+    index, weights = demanded_pixels(joints, log_p.shape[-2:], demanders)
+    return weights, log_p.flatten(-2).gather(-1, index)
