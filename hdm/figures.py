@@ -203,7 +203,8 @@ def map_gallery(
     for row, crop in enumerate(crops):
         show_picture(axes[row, 0], crop.image.permute(1, 2, 0).numpy(), title="" if row else "annotated")
         size = crop.image.shape[1], crop.image.shape[2]
-        joints = heatmap_to_crop(crop.joints.numpy(), convention=convention, input_size=size)
+        stride = size[0] // next(iter(maps.values())).shape[-2]
+        joints = heatmap_to_crop(crop.joints.numpy(), stride, convention=convention, input_size=size)
         draw_skeleton(axes[row, 0], joints, crop.visible.numpy(), skeleton, size=8)
         for ax, (method, heatmaps) in zip(axes[row, 1:], maps.items(), strict=True):
             show_map(ax, heatmaps[row].numpy(), crop.joints[joint].tolist(), title="" if row else LABELS[method])

@@ -117,7 +117,8 @@ def predict_crops(
         affines.append(batch.affine.numpy())
     found, score, peak, mass, joints, visible = map(torch.cat, zip(*columns, strict=True))
     predicted, joints = (
-        heatmap_to_crop(points, convention=crops.convention, input_size=crops.input_size) for points in (found, joints)
+        heatmap_to_crop(points, crops.heatmap_stride, convention=crops.convention, input_size=crops.input_size)
+        for points in (found, joints)
     )
     return Predictions(
         loss=total / float(visible.sum()) if visible.any() else float("nan"),

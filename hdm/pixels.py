@@ -31,7 +31,7 @@ from torch import Tensor
 from hdm.errors import InputError
 
 CONVENTIONS = ("half_pixel", "hrnet", "udp")
-STRIDE = 4  # crop pixels per heatmap pixel, of every network here
+STRIDE = 4  # crop pixels per heatmap pixel, of a network that is not built otherwise
 PADDING = 1.25  # a crop shows the person box enlarged by this factor, as the official recipes do
 
 

@@ -26,13 +26,14 @@ class Oracle(PoseNetwork):
         self.seen, self.mirrored = 0, False
 
     def forward(self, images: Tensor) -> Tensor:
-        rows, columns = images.shape[-2] // 4, images.shape[-1] // 4
+        stride = self.crops.heatmap_stride
+        rows, columns = images.shape[-2] // stride, images.shape[-1] // stride
         joints = self.joints[self.seen : self.seen + len(images)]
         if self.mirrored:
             where = {"convention": self.crops.convention, "input_size": self.crops.input_size}
-            crop = heatmap_to_crop(joints, **where)
+            crop = heatmap_to_crop(joints, stride, **where)
             crop = torch.stack([images.shape[-1] - 1 - crop[..., 0], crop[..., 1]], -1)
-            joints = crop_to_heatmap(crop, **where)[:, self.crops.data.skeleton.flip_order]
+            joints = crop_to_heatmap(crop, stride, **where)[:, self.crops.data.skeleton.flip_order]
         if self.mirrored or not self.flip_test:
             self.seen += len(images)
         self.mirrored = self.flip_test and not self.mirrored

@@ -26,7 +26,7 @@ from hdm.errors import InputError
 from hdm.evaluate import consistency, gradient_flow
 from hdm.evaluate.consistency import ROUNDING
 from hdm.inference import choose_device, predict_crops
-from hdm.pixels import heatmap_to_crop
+from hdm.pixels import STRIDE, heatmap_to_crop
 from hdm.records import BENCHMARKS, RUNS, find_run, now, provenance, write_benchmark
 from hdm.train import CHECKPOINTS, finished_run, trained_network
 from hdm.train.config import LATER_SETTINGS
@@ -41,7 +41,7 @@ class Start:
 
     run, name: run id, and name of the loss; the loss itself is made with `reduction="none"`.
     spread: how far the maps are from flat, median over maps of std_i(z_i).
-    joints: in heatmap pixels. convention, input_size: of the crops.
+    joints: in heatmap pixels. convention, input_size, stride (of the heatmaps): of the crops.
     """
 
     run: str
@@ -53,6 +53,7 @@ class Start:
     visible: Float[Tensor, "N K"]
     convention: str
     input_size: tuple[int, int]
+    stride: int
 
 
 def bench_flow(
@@ -183,7 +184,10 @@ def _start(folder: Path, source: str, persons: int, checkpoints: Path | str, dev
         )
     rows, columns = settings["input_size"]
     size, convention = (rows, columns), settings["convention"]
-    crops = PersonCrops(data.head(persons), size, convention=convention, reduced=settings["reduced"])
+    stride = settings.get("heatmap_stride", STRIDE)
+    crops = PersonCrops(
+        data.head(persons), size, convention=convention, heatmap_stride=stride, reduced=settings["reduced"]
+    )
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def watch(raw: Tensor, maps: Tensor, batch: Crop) -> None:
@@ -199,7 +203,7 @@ def _start(folder: Path, source: str, persons: int, checkpoints: Path | str, dev
     if not spread > 0:
         raise InputError(f"raw maps of run {name} are flat, so that no step is small beside them: leave it out")
     loss.reduction = "none"  # type: ignore[assignment]
-    return Start(name, settings["loss"], loss, raw, spread, joints, visible, convention, size)
+    return Start(name, settings["loss"], loss, raw, spread, joints, visible, convention, size, stride)
 
 
 def _validated_on(source: str, record: dict[str, Any], held_out: float) -> PersonData:
@@ -247,7 +251,7 @@ def _descend_together(
         return found[DECODERS[0]][-1]
 
     def to_crop(points: Tensor) -> Tensor:
-        return heatmap_to_crop(points, convention=start.convention, input_size=start.input_size)
+        return heatmap_to_crop(points, start.stride, convention=start.convention, input_size=start.input_size)
 
     flow = gradient_flow(start.loss, raw, joints, visible, decoder=read, steps=steps, rate=rate, every=every)
     errors = {

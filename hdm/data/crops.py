@@ -61,7 +61,8 @@ class Cache(Protocol):
 class PersonCrops(Dataset):
     """The crops of a part of a data set, augmented where `augmentation` is given.
 
-    input_size: (rows, columns) of a crop, multiples of 4. convention: see `hdm.pixels`.
+    input_size: (rows, columns) of a crop, multiples of `heatmap_stride`, the crop pixels per heatmap pixel.
+    convention: see `hdm.pixels`.
     margin: how far outside of the heatmap, in its pixels, a joint still counts as visible.
     reduced: decode large persons' pictures at a reduced size (`hdm.data.pictures.reduction_for`), which is faster and
         smooths what the official code would sample with gaps; False does as the official code.
@@ -77,16 +78,18 @@ class PersonCrops(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         convention: str = "half_pixel",
+        heatmap_stride: int = STRIDE,
         margin: float = 0.0,
         reduced: bool = False,
         cache: Cache | None = None,
     ) -> None:
         rows, columns = input_size
-        if rows < 4 or columns < 4 or rows % STRIDE or columns % STRIDE:
-            raise InputError(f"input size {rows} x {columns} must be positive multiples of {STRIDE} pixels")
+        if min(rows, columns) < 1 or rows % heatmap_stride or columns % heatmap_stride:
+            raise InputError(f"input size {rows} x {columns} must be positive multiples of {heatmap_stride} pixels")
         check_convention(convention)
         self.data, self.input_size, self.augmentation, self.seed = data, input_size, augmentation, seed
-        self.convention, self.margin, self.reduced, self.cache = convention, margin, reduced, cache
+        self.convention, self.heatmap_stride = convention, heatmap_stride
+        self.margin, self.reduced, self.cache = margin, reduced, cache
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -130,8 +133,15 @@ class PersonCrops(Dataset):
             half = draw_half_body(self.augmentation, rng, person.joints, person.visible, self.data.skeleton.upper_body)
             views = [replace(view, box=half), View()]
         for view in views:
-            order = self.data.skeleton.flip_order
-            shown = show_person(person, self.input_size, view, order, convention=self.convention, margin=self.margin)
+            shown = show_person(
+                person,
+                self.input_size,
+                view,
+                self.data.skeleton.flip_order,
+                convention=self.convention,
+                heatmap_stride=self.heatmap_stride,
+                margin=self.margin,
+            )
             if shown.visible.any():
                 break
         return shown
@@ -168,6 +178,7 @@ def show_person(
     flip_order: list[int],
     *,
     convention: str = "half_pixel",
+    heatmap_stride: int = STRIDE,
     margin: float = 0.0,
 ) -> Shown:
     """Where a view puts the crop of a person, and the person's joints in the heatmap."""
@@ -183,8 +194,8 @@ def show_person(
     joints, visible = apply_affine(affine, person.joints), person.visible
     if view.mirror:
         joints, visible = joints[flip_order], visible[flip_order]
-    joints = crop_to_heatmap(joints, convention=convention, input_size=input_size)
-    return Shown(affine, joints, visible * inside(joints, columns // STRIDE, rows // STRIDE, margin))
+    joints = crop_to_heatmap(joints, heatmap_stride, convention=convention, input_size=input_size)
+    return Shown(affine, joints, visible * inside(joints, columns // heatmap_stride, rows // heatmap_stride, margin))
 
 
 def read_image(person: Person) -> UInt8[ndarray, "rows columns 3"]:

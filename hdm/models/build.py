@@ -8,7 +8,9 @@ from hdm.models.network import PoseNetwork
 from hdm.models.official import load_imagenet_file
 from hdm.models.simple_baseline import LAST_STAGES, RESNETS, SimpleBaseline, resnet_trunk
 from hdm.models.weights import timm_backbone
+from hdm.pixels import STRIDE
 
+HEATMAP_STRIDES = (2, 4, 8)
 # Width, and the official file of ImageNet weights.
 HRNETS = {"hrnet_w32": (32, "hrnet_w32-36af842e.pth"), "hrnet_w48": (48, "hrnet_w48-8ef0771d.pth")}
 
@@ -20,6 +22,7 @@ def build_model(
     pretrained: bool = False,
     head_channels: int = 256,
     backbone_stride: int = 32,
+    heatmap_stride: int = STRIDE,
     colour: str = "rgb",
     weights_directory: str | Path = "data/weights",
 ) -> PoseNetwork:
@@ -35,6 +38,7 @@ def build_model(
     head_channels: width of SimpleBaseline's transposed convolutions; 256 is the paper's.
     backbone_stride: 32, the paper's, or 16 or 8 for a SimpleBaseline backbone without its last stage or stages. A crop
         of 64 x 64 pixels has 2 x 2 features at stride 32, which hardly know where a joint is, and 4 x 4 at stride 16.
+    heatmap_stride: crop pixels per heatmap pixel: 4, the paper's, or for a SimpleBaseline 2 or 8.
     colour: the channels that the network sees, `rgb` or `bgr`, see `PoseNetwork.prepare`. The official recipes have
         `bgr` for ResNets and `rgb` for HRNets.
     Raises InputError for an unknown name, stride or colour, and for weights that can't be had or don't fit.
@@ -43,9 +47,13 @@ def build_model(
         raise InputError(f"a model needs at least one joint and one head channel, not {joints} and {head_channels}")
     if backbone_stride not in LAST_STAGES:
         raise InputError(f"backbone_stride is {backbone_stride!r}: choose 8, 16 or 32")
+    if heatmap_stride not in HEATMAP_STRIDES:
+        raise InputError(f"heatmap_stride is {heatmap_stride!r}: choose 2, 4 or 8")
     if name in HRNETS:
-        if (head_channels, backbone_stride) != (256, 32):
-            raise InputError(f"HRNet has neither head_channels nor backbone_stride: leave both out for {name}")
+        if (head_channels, backbone_stride, heatmap_stride) != (256, 32, STRIDE):
+            raise InputError(
+                f"HRNet has no head_channels, backbone_stride or heatmap_stride: leave them out for {name}"
+            )
         width, file = HRNETS[name]
         hrnet = HRNet(width, joints, colour=colour)
         if pretrained:
@@ -59,7 +67,13 @@ def build_model(
     if name in RESNETS:
         trunk, channels = resnet_trunk(name, pretrained=pretrained, stride=backbone_stride)
         return SimpleBaseline(
-            trunk, channels, joints, stride=backbone_stride, head_channels=head_channels, colour=colour
+            trunk,
+            channels,
+            joints,
+            stride=backbone_stride,
+            heatmap_stride=heatmap_stride,
+            head_channels=head_channels,
+            colour=colour,
         )
     if name.startswith("timm:"):
         backbone, channels, mean, std = timm_backbone(
@@ -70,6 +84,7 @@ def build_model(
             channels,
             joints,
             stride=backbone_stride,
+            heatmap_stride=heatmap_stride,
             head_channels=head_channels,
             colour=colour,
             mean=mean,

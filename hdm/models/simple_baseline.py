@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hdm.models.network import MEAN, STD, PoseNetwork
 from hdm.models.weights import load_imagenet
+from hdm.pixels import STRIDE
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 # The last stage of a ResNet that a backbone of each stride keeps.
@@ -18,11 +19,14 @@ LAST_STAGES = {8: "layer2", 16: "layer3", 32: "layer4"}
 class SimpleBaseline(PoseNetwork):
     """Backbone of stride 32, then three times (4 x 4 transposed convolution of stride 2, batch norm, ReLU), then 1 x 1.
 
-    Input (B, 3, h, w) with sides divisible by the stride, output (B, K, h/4, w/4): one raw heatmap per joint.
+    Input (B, 3, h, w) with sides divisible by the stride, output (B, K, h/4, w/4) (at another heatmap_stride than 4
+    accordingly): one raw heatmap per joint.
     trunk: the backbone as modules that run one after another. Their names begin the names of its tensors: with the
         children of a torchvision ResNet, all tensors are called as in `pose_resnet` of the official repositories.
     channels, stride: how many features the trunk makes, and crop pixels per feature pixel: 32, 16 or 8.
-        Deviation from the paper: below 32 there are two transposed convolutions or one.
+    heatmap_stride: crop pixels per heatmap pixel, 4 as in the paper, or a power of two up to `stride`.
+        Deviation from the paper: elsewhere there are more or fewer transposed convolutions, log2(stride /
+        heatmap_stride) of them.
     Head initialised as in the official repository: weights N(0, 0.001), biases 0, batch norm at identity.
         Deviation: without ImageNet weights, the HRNet repository's `pose_resnet` draws every convolution of the
         backbone from N(0, 0.001) too; here the backbone starts as its own library starts it.
@@ -36,6 +40,7 @@ class SimpleBaseline(PoseNetwork):
         joints: int,
         *,
         stride: int = 32,
+        heatmap_stride: int = STRIDE,
         head_channels: int = 256,
         colour: str = "rgb",
         mean: tuple[float, ...] = MEAN,
@@ -46,7 +51,7 @@ class SimpleBaseline(PoseNetwork):
         for name, module in trunk.items():
             self.add_module(name, module)
         layers: list[nn.Module] = []
-        for _ in range(int(math.log2(stride)) - 2):
+        for _ in range(int(math.log2(stride / heatmap_stride))):
             layers += [
                 nn.ConvTranspose2d(channels, head_channels, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(head_channels),
@@ -54,7 +59,7 @@ class SimpleBaseline(PoseNetwork):
             ]
             channels = head_channels
         self.deconv_layers = nn.Sequential(*layers)
-        self.final_layer = nn.Conv2d(head_channels, joints, 1)
+        self.final_layer = nn.Conv2d(channels, joints, 1)
         for module in (*self.deconv_layers, self.final_layer):
             if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
@@ -66,7 +71,7 @@ class SimpleBaseline(PoseNetwork):
             images = getattr(self, name)(images)
         return images
 
-    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B K h/4 w/4"]:
+    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B K H W"]:
         return self.final_layer(self.deconv_layers(self.features(images)))
 
 

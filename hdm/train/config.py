@@ -12,8 +12,9 @@ from hdm.data.batches import ORDERS
 from hdm.decode import check_decoder
 from hdm.errors import InputError, hint
 from hdm.losses import make_loss
+from hdm.models.build import HEATMAP_STRIDES
 from hdm.models.network import COLOURS
-from hdm.pixels import check_convention
+from hdm.pixels import STRIDE, check_convention
 from hdm.protocols import SCORES
 
 
@@ -54,6 +55,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "held_out": 0.0,
     "label_noise": 0.0,
     "follow": False,
+    "heatmap_stride": 4,
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
 # What a setting of each type may hold.
@@ -86,7 +88,7 @@ class TrainConfig:
     train_limit, val_limit: only the first so many persons.
     label_noise: standard deviation, per axis, of a shift of every training joint, in shares of the longer side of the
         person box; drawn once for each joint.
-    model, pretrained, head_channels, backbone_stride, colour: see `hdm.models.build_model`.
+    model, pretrained, head_channels, backbone_stride, heatmap_stride, colour: see `hdm.models.build_model`.
     input_size: (rows, columns) of the crop in pixels, multiples of `backbone_stride`.
     convention: of pixels, see `hdm.pixels`.
     loss, loss_settings: see `hdm.losses.make_loss`.
@@ -125,6 +127,7 @@ class TrainConfig:
     pretrained: bool = False
     head_channels: int = 256
     backbone_stride: int = 32
+    heatmap_stride: int = STRIDE
     colour: str = "rgb"
     input_size: tuple[int, int] = (256, 192)
     convention: str = "half_pixel"
@@ -178,6 +181,7 @@ class TrainConfig:
         shares = ("warm_start", "warm_up", "flip", "half_body")
         choices = {
             "colour": COLOURS,
+            "heatmap_stride": HEATMAP_STRIDES,
             "score": SCORES,
             "schedule": ("cosine", "step"),
             "keep": ("last", "best"),
@@ -195,7 +199,7 @@ class TrainConfig:
             (not self.follow or self.keep == "last", "follow goes with keep last: it describes the last epoch"),
             (self.nms is None or 0 < self.nms <= 1, f"nms {self.nms} must be above 0 and at most 1, or nothing"),
             *((getattr(self, name) in known,
-               f"unknown {name} {getattr(self, name)!r}: choose {', '.join(known[:-1])} or {known[-1]}")
+               f"unknown {name} {getattr(self, name)!r}: choose {', '.join(map(str, known[:-1]))} or {known[-1]}")
               for name, known in choices.items()),
             (0 <= self.ema < 1, f"ema {self.ema} must be from 0 to below 1"),
             (self.save_minutes > 0, f"save_minutes {self.save_minutes} must be positive"),

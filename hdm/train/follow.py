@@ -161,4 +161,4 @@ def _mean(values: Tensor, counts: Tensor) -> float:
 
 
 def _to_crop(points: Tensor, config: TrainConfig) -> Tensor:
-    return heatmap_to_crop(points, convention=config.convention, input_size=config.input_size)
+    return heatmap_to_crop(points, config.heatmap_stride, convention=config.convention, input_size=config.input_size)

@@ -27,6 +27,7 @@ def make_train_crops(data: PersonData, config: TrainConfig, loss: nn.Module) -> 
         augmentation=augmentation,
         seed=config.seed,
         convention=config.convention,
+        heatmap_stride=config.heatmap_stride,
         margin=getattr(loss, "margin", 0.0),  # only a loss that draws targets can make use of joints outside
         reduced=config.reduced,
         cache=_cache(data, config, augmentation),
@@ -39,6 +40,7 @@ def make_val_crops(data: PersonData, config: TrainConfig) -> PersonCrops:
         data,
         config.input_size,
         convention=config.convention,
+        heatmap_stride=config.heatmap_stride,
         reduced=config.reduced,
         cache=_cache(data, config, None),
     )

@@ -10,6 +10,7 @@ from torch import nn
 from hdm.errors import InputError
 from hdm.losses import make_loss
 from hdm.models import PoseNetwork, build_model
+from hdm.pixels import STRIDE
 from hdm.records import read_epochs, read_run, read_runs
 from hdm.train.checkpoint import read_tensors
 
@@ -64,6 +65,7 @@ def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
         joints=len(tensors["final_layer.bias"]),
         head_channels=settings["head_channels"],
         backbone_stride=settings["backbone_stride"],
+        heatmap_stride=settings.get("heatmap_stride", STRIDE),
         colour=settings.get("colour", "rgb"),
     )
     model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(LOSS)})

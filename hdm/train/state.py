@@ -60,6 +60,7 @@ def start_training(config: TrainConfig, engine: Accelerator, folder: Path, run: 
         pretrained=config.pretrained,
         head_channels=config.head_channels,
         backbone_stride=config.backbone_stride,
+        heatmap_stride=config.heatmap_stride,
         colour=config.colour,
     ).to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.sync_batch_norm and engine.num_processes > 1:

@@ -174,6 +174,18 @@ def test_without_augmentation_epochs_are_alike(small_data: str) -> None:
     assert torch.equal(crops[0].image, before.image)
 
 
+@pytest.mark.parametrize("stride", [2, 8])
+def test_the_stride_changes_the_unit_of_the_joints_alone(small_data: str, stride: int) -> None:
+    data = load_persons(small_data, "val")
+    usual, other = (PersonCrops(data, SIZE, heatmap_stride=each) for each in (4, stride))
+    for a, b in zip(usual, other, strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.allclose((a.joints + 0.5) * 4, (b.joints + 0.5) * stride, atol=1e-4)
+        assert torch.equal(a.visible, b.visible)  # the outermost pixels of both maps reach to the crop's border
+    with pytest.raises(InputError, match=f"input size 128 x 97 must be positive multiples of {stride}"):
+        PersonCrops(data, (128, 97), heatmap_stride=stride)
+
+
 @pytest.mark.parametrize("size", [(0, 64), (64, -4), (66, 64), (64, 63), (2, 64)])
 def test_input_size_must_fit_the_stride(small_data: str, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=f"input size {size[0]} x {size[1]} must be positive multiples of 4"):

@@ -78,9 +78,26 @@ def test_a_stride_without_a_head(name: str, stride: int) -> None:
         build_model(name, backbone_stride=stride)
 
 
-@pytest.mark.parametrize("settings", [{"head_channels": 128}, {"backbone_stride": 16}])
+@pytest.mark.parametrize("name", ["resnet18", "timm:test_resnet"])
+@pytest.mark.parametrize(("backbone", "heatmap"), [(32, 2), (32, 8), (16, 2), (16, 8), (8, 2), (8, 8)])
+def test_heatmaps_have_the_stride_that_is_asked_for(name: str, backbone: int, heatmap: int) -> None:
+    model = build_model(name, joints=3, backbone_stride=backbone, heatmap_stride=heatmap, head_channels=8).eval()
+    assert model(torch.zeros(2, 3, 64, 32)).shape == (2, 3, 64 // heatmap, 32 // heatmap)
+    upsampled = [layer for layer in model.deconv_layers if isinstance(layer, torch.nn.ConvTranspose2d)]
+    assert 2 ** len(upsampled) == backbone / heatmap
+
+
+@pytest.mark.parametrize("stride", [0, 1, 3, 16])
+def test_a_heatmap_stride_that_no_head_has(stride: int) -> None:
+    with pytest.raises(InputError, match=f"heatmap_stride is {stride}: choose 2, 4 or 8"):
+        build_model("resnet18", heatmap_stride=stride)
+
+
+@pytest.mark.parametrize("settings", [{"head_channels": 128}, {"backbone_stride": 16}, {"heatmap_stride": 8}])
 def test_hrnet_has_no_transposed_convolutions_to_set(settings: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="HRNet has neither head_channels nor backbone_stride.*for hrnet_w48"):
+    with pytest.raises(
+        InputError, match="HRNet has no head_channels, backbone_stride or heatmap_stride: .*for hrnet_w48"
+    ):
         build_model("hrnet_w48", **settings)
 
 

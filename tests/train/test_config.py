@@ -29,6 +29,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "reduction": ({"loss_settings": {"reduction": "none"}}, "loss_settings must leave out reduction"),
     "decoder": ({"decoder": "soft"}, "unknown decoder 'soft': choose one of argmax"),
     "schedule": ({"schedule": "linear"}, "unknown schedule 'linear': choose cosine or step"),
+    "heatmap_stride": ({"heatmap_stride": 3}, "unknown heatmap_stride 3: choose 2, 4 or 8"),
     "device": ({"device": "gpu"}, "unknown device 'gpu': choose auto, cpu or cuda"),
     "epochs": ({"epochs": 0}, "epochs 0 must be positive"),
     "half an epoch": ({"epochs": 2.5}, "epochs 2.5 must be a whole number"),
@@ -213,6 +214,7 @@ def test_every_other_setting_and_the_data_are_in_the_key() -> None:
         {"score": "mass"}, {"score_threshold": 0.2}, {"nms": 0.9}, {"accumulate": 2}, {"clip": 1.0}, {"ema": 0.99},
         {"keep": "best"}, {"order": "persons"}, {"drop_last": False}, {"reduced": False}, {"skip_unreadable": True},
         {"compile": True}, {"sync_batch_norm": True}, {"held_out": 0.2}, {"label_noise": 0.01}, {"follow": True},
+        {"heatmap_stride": 8},
     ]  # fmt: skip
     config = TrainConfig(DATA)
     keys = [config.key("hash"), config.key("another"), *(dataclasses.replace(config, **c).key("hash") for c in changes)]

@@ -12,7 +12,7 @@ import torch
 from hdm.data import load_persons
 from hdm.data.crops import PersonCrops
 from hdm.errors import InputError
-from hdm.records import EPOCH_COLUMNS
+from hdm.records import EPOCH_COLUMNS, read_readings
 from hdm.train import Run, TrainConfig, finished_run, recorded_run, run_folder, trained_network
 from hdm.train.checkpoint import read_tensors, write_tensors
 from hdm.train.validation import validate
@@ -58,6 +58,19 @@ def test_a_trained_network_is_the_one_that_was_measured(tiny: Tiny, run: Start, 
     again = validate(model, crops, loss, config)
     assert again.error_px == pytest.approx(result.record["results"]["error_px"], rel=1e-4)
     assert again.loss == pytest.approx(result.epochs["val_loss"].iloc[-1], rel=1e-4)
+
+
+def test_a_network_of_another_heatmap_stride(tiny: Tiny, run: Start) -> None:
+    """Trained, followed and read again, with an error in crop pixels."""
+    result = run(tiny(heatmap_stride=8, follow=True, loss="hdm", decoder="local", epochs=3))
+    model, loss = trained_network(result)
+    config = TrainConfig.from_dict({**result.record["settings"], "data": tiny().data})
+    data = load_persons(config.data, "val").head(4)
+    crops = PersonCrops(data, config.input_size, heatmap_stride=8, reduced=True)
+    assert model(torch.zeros(1, 3, 64, 32)).shape == (1, 17, 8, 4)
+    assert validate(model, crops, loss, config).error_px == pytest.approx(result.epochs["error_px"].iloc[-1], rel=1e-4)
+    readings = read_readings(result.folder).set_index("decoder")["error_px"]
+    assert readings["local"].iloc[0] == pytest.approx(result.epochs["error_px"].iloc[-1], rel=1e-4)
 
 
 def test_weights_say_where_they_are_from(tiny: Tiny, run: Start) -> None:
