@@ -11,6 +11,7 @@ from hdm.errors import InputError
 from hdm.inference import choose_device, predict_crops
 from hdm.losses import GaussianMSE
 from hdm.models import PoseNetwork, build_model, load_official
+from hdm.pixels import STRIDE
 from hdm.protocols import Rescoring, protocol_scores, write_predictions
 from hdm.published import read_published
 from hdm.train import finished_run, trained_network
@@ -38,6 +39,7 @@ class Trained:
     input_size: tuple[int, int]
     convention: str = "hrnet"
     decoder: str = "quarter"
+    heatmap_stride: int = STRIDE
 
 
 def official_network(
@@ -61,8 +63,8 @@ def network_of_run(folder: Path | str, checkpoints: Path | str = Path("data/chec
     model, loss = trained_network(run)
     settings = run.record["settings"]
     rows, columns = settings["input_size"]
-    convention = settings.get("convention", "half_pixel")
-    return Trained(model, loss, run.record["run_id"], (rows, columns), convention, settings["decoder"])
+    convention, stride = settings.get("convention", "half_pixel"), settings.get("heatmap_stride", STRIDE)
+    return Trained(model, loss, run.record["run_id"], (rows, columns), convention, settings["decoder"], stride)
 
 
 def assess(
@@ -90,7 +92,9 @@ def assess(
     data = load_persons(source, "val")
     data = _boxes(data, boxes).head(limit)
     where = choose_device(device)
-    crops = PersonCrops(data, network.input_size, convention=network.convention)
+    crops = PersonCrops(
+        data, network.input_size, convention=network.convention, heatmap_stride=network.heatmap_stride
+    )
     found = predict_crops(
         network.model.to(where),
         crops,

@@ -104,6 +104,7 @@ def test_a_run_of_ours_scores_what_its_record_says(small_data: str, tmp_path: Pa
         loss="gaussian_mse",
         decoder="quarter",
         convention="udp",
+        heatmap_stride=8,
         epochs=1,
         batch_size=8,
         train_limit=8,
@@ -113,6 +114,7 @@ def test_a_run_of_ours_scores_what_its_record_says(small_data: str, tmp_path: Pa
     run = train(config, profile="local", log=lambda line: None, **folders)
     network = network_of_run(run.folder, tmp_path / "weights")
     assert (network.convention, network.decoder, network.input_size) == ("udp", "quarter", (64, 64))
+    assert network.heatmap_stride == 8
     rescoring = Rescoring(config.score, config.score_threshold, config.nms)
     table = assess(network, small_data, flip_test=False, rescorings=(rescoring,), progress=False)
     for name in ("AP", "AP50", "AR"):
