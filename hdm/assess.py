@@ -92,9 +92,7 @@ def assess(
     data = load_persons(source, "val")
     data = _boxes(data, boxes).head(limit)
     where = choose_device(device)
-    crops = PersonCrops(
-        data, network.input_size, convention=network.convention, heatmap_stride=network.heatmap_stride
-    )
+    crops = PersonCrops(data, network.input_size, convention=network.convention, heatmap_stride=network.heatmap_stride)
     found = predict_crops(
         network.model.to(where),
         crops,

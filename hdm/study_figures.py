@@ -4,6 +4,7 @@ Bars are 95 % intervals of the mean over seeds, faint dots the seeds themselves.
 `hdm.figures.COLOURS` where they are what that has, and near ones where they are variants of it.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from hdm.comparison import summary
 from hdm.evaluate import Comparison
@@ -140,6 +141,8 @@ def consistency_measures(table: pd.DataFrame, *, late: bool = False) -> Figure:
             ax.set_title("filled: observed\nhollow: by noise alone", fontsize=8.5, loc="left")
         ax.set_xlabel(MEASURE_LABELS[measure.removeprefix("late_")])
         ax.margins(x=0.08)
+        if measure == shown[-1]:
+            ax.xaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
@@ -262,12 +265,16 @@ def decoder_chart(means: pd.DataFrame, label: str = "error (crop pixels)", *, be
         figsize=(min(WIDTH, 0.85 * values.shape[1] + 2.6), 0.29 * len(rows) + 0.75), layout="constrained"
     )
     ax.imshow(shade, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
+    # Three digits of a usual number, whatever a bad pair of row and decoder has.
+    decimals = max(0, 2 - math.floor(math.log10(max(1e-6, float(np.nanmedian(np.abs(values)))))))
     for y, line in enumerate(values):
         best = int(np.nanargmin(sign * line))
         for x in np.flatnonzero(~np.isnan(line)).tolist():
             colour = "white" if shade[y, x] > 0.75 else "black"
             weight = "bold" if x == best else "normal"
-            ax.text(x, y, f"{line[x]:#.3g}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
+            ax.text(
+                x, y, f"{line[x]:.{decimals}f}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight
+            )
         ax.add_patch(plt.Rectangle((best - 0.47, y - 0.44), 0.94, 0.88, fill=False, edgecolor="#D55E00", linewidth=1.5))
     ax.set(xticks=range(values.shape[1]), xticklabels=means.columns, yticks=range(len(rows)))
     ax.set_yticklabels(list(map(row_label, rows)))

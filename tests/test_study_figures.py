@@ -163,10 +163,12 @@ def test_decoders_in_shades_with_the_best_in_a_frame() -> None:
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_yticklabels()] == [ROW_LABELS[row] for row in ROWS[:2]]
     shown = {text.get_position(): text.get_text() for text in ax.texts}
-    assert shown == {(0, 0): "9.00", (1, 0): "8.00", (0, 1): "8.00", (1, 1): "30.0", (2, 1): "7.50"}
+    assert shown == {(0, 0): "9.00", (1, 0): "8.00", (0, 1): "8.00", (1, 1): "30.00", (2, 1): "7.50"}
     assert [patch.get_x() + 0.47 for patch in ax.patches] == [1, 2]
     shade = np.asarray(ax.images[0].get_array().filled(np.nan))
     assert shade[1, 2] > shade[0, 1] > shade[0, 0] > shade[1, 1] and np.isnan(shade[0, 2])
+    (small,) = decoder_chart(means / 1000, "AP75").axes
+    assert {text.get_text() for text in small.texts} == {"0.00900", "0.00800", "0.03000", "0.00750"}
     (higher,) = decoder_chart(means, "OKS-AP", better="higher").axes
     assert [patch.get_x() + 0.47 for patch in higher.patches] == [0, 1]
 
