@@ -1,7 +1,9 @@
 """A trained network on a benchmark: weights and a data set in, the table that a paper would print out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -15,6 +17,8 @@ from hdm.pixels import STRIDE
 from hdm.protocols import Rescoring, protocol_scores, write_predictions
 from hdm.published import read_published
 from hdm.train import finished_run, trained_network
+from hdm.train.checkpoint import read_tensors
+from hdm.train.run import network_of
 
 # How the score of a person may be defined; the first is the official one.
 RESCORINGS = (
@@ -41,6 +45,11 @@ class Trained:
     decoder: str = "quarter"
     heatmap_stride: int = STRIDE
 
+    @property
+    def joints(self) -> int:
+        """K, as many as the network has maps."""
+        return self.model.final_layer.out_channels  # type: ignore[union-attr, return-value]
+
 
 def official_network(
     name: str, weights: Path | str, *, joints: int, input_size: tuple[int, int], colour: str | None = None
@@ -60,11 +69,33 @@ def official_network(
 def network_of_run(folder: Path | str, checkpoints: Path | str = Path("data/checkpoints")) -> Trained:
     """The network of a run record, used as its settings say. Raises InputError where its weights are not here."""
     run = finished_run(folder, checkpoints)
-    model, loss = trained_network(run)
-    settings = run.record["settings"]
+    return _as_trained(*trained_network(run), run.record["run_id"], run.record["settings"])
+
+
+def network_of_weights(path: Path | str) -> Trained:
+    """The network of a weights file of this project, used as the settings inside it say.
+
+    Raises InputError for a file that is missing, damaged or another kind of file.
+    """
+    tensors, notes = read_tensors(Path(path))
+    if "settings" not in notes or "final_layer.bias" not in tensors:
+        raise InputError(f"{path} holds no trained network: give a run's weights-*.safetensors, or its record's folder")
+    return _as_trained(*network_of(tensors, notes["settings"]), Path(path).name, notes["settings"])
+
+
+def load_network(checkpoint: Path | str) -> Trained:
+    """The network of a run record's folder or of a weights file, whichever it is."""
+    if Path(checkpoint).is_dir():
+        return network_of_run(checkpoint)
+    if Path(checkpoint).suffix in (".pth", ".tar", ".pt"):
+        raise InputError(f"{checkpoint} does not say what network it belongs to: name the model too")
+    return network_of_weights(checkpoint)
+
+
+def _as_trained(model: PoseNetwork, loss: nn.Module, name: str, settings: Mapping[str, Any]) -> Trained:
     rows, columns = settings["input_size"]
     convention, stride = settings.get("convention", "half_pixel"), settings.get("heatmap_stride", STRIDE)
-    return Trained(model, loss, run.record["run_id"], (rows, columns), convention, settings["decoder"], stride)
+    return Trained(model, loss, name, (rows, columns), convention, settings["decoder"], stride)
 
 
 def assess(

@@ -249,6 +249,52 @@ def test_what_cannot_be_scored(
     refused(capsys, *words)
 
 
+# --- hdm predict ---
+
+
+def test_draws_people_into_pictures(
+    generated: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """With a run of this project by its weights file, and with an official checkpoint."""
+    assert train(generated, tmp_path, "--loss", "hdm") == 0
+    (trained,) = (tmp_path / "weights").glob("**/weights-*.safetensors")
+    pictures, out = generated / "val2017", tmp_path / "out"
+    capsys.readouterr()
+    command = ["predict", str(pictures), "--out", str(out), "--device", "cpu", "--checkpoint"]
+    assert main([*command, str(trained), "--heatmaps"]) == 0
+    count = len(list(pictures.iterdir()))
+    assert f"{count} people in {count} pictures: {out}" in capsys.readouterr().out
+    assert len(json.loads((out / "results.json").read_text())) == count
+    assert len(list(out.glob("*.png"))) == len(list(out.glob("*.npz"))) == count
+    assert main([*command, str(weights), "--model", "resnet18", "--input-size", "64x64", "--flip-test"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["none.jpg", "--checkpoint", "WEIGHTS", "--model", "resnet18"], ["none.jpg can't be read"]),
+        (["DATA", "--checkpoint", "WEIGHTS", "--model", "resnet18"], ["holds no picture"]),
+        (["none.mp4", "--checkpoint", "WEIGHTS", "--model", "resnet18"], ["video none.mp4 is not there"]),
+        (["PICTURES", "--checkpoint", "WEIGHTS"], ["does not say what network it belongs to"]),
+        (["PICTURES", "--checkpoint", "WEIGHTS", "--model", "resnet18", "--joints", "16"], ["pose_resnet_18.pth"]),
+        (["PICTURES", "--checkpoint", "none.safetensors"], ["none.safetensors can't be read"]),
+        (["PICTURES", "--checkpoint", "DATA"], ["run.json", "can't be read"]),
+        (["PICTURES", "--checkpoint", "DATA", "--model", "resnet18"], ["leave --model out"]),
+        (
+            ["PICTURES", "--checkpoint", "WEIGHTS", "--model", "resnet18", "--boxes", "none.json"],
+            ["box file none.json", "can't be read"],
+        ),
+    ],
+)
+def test_what_cannot_be_predicted(
+    generated: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], words: list[str]
+) -> None:
+    names = {"WEIGHTS": str(weights), "DATA": str(generated), "PICTURES": str(generated / "val2017")}
+    out = ["--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", *(names.get(argument, argument) for argument in more), *out]) == 2
+    refused(capsys, *words)
+
+
 # --- hdm fetch ---
 
 

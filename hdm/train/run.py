@@ -1,11 +1,12 @@
 """A finished run: its record, its epochs, its network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from hdm.errors import InputError
 from hdm.losses import make_loss
@@ -59,7 +60,11 @@ def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
     if run.checkpoint.suffix == ".pt":
         raise InputError(f"weights {run.checkpoint} were written by an earlier version: train it again")
     tensors, _ = read_tensors(run.checkpoint)
-    settings = run.record["settings"]
+    return network_of(tensors, run.record["settings"])
+
+
+def network_of(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[PoseNetwork, nn.Module]:
+    """The network and the loss that weights belong to, from a run's settings."""
     model = build_model(
         settings["model"],
         joints=len(tensors["final_layer.bias"]),
