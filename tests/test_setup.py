@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "losses": {"errors", "pixels", "transport"},
     "decode": {"errors", "pixels"},
     "encode": {"errors", "pixels", "transport", "losses", "decode"},
-    "models": {"errors"},
+    "models": {"errors", "pixels"},
     "data": {"errors", "files", "pixels"},
     "evaluate": {"errors", "files", "pixels", "decode", "data"},
     "figures": {"errors", "pixels", "transport", "losses", "decode", "data", "records", "project"},
@@ -105,6 +105,7 @@ MAY_IMPORT = {
     "published": {"errors", "project"},
     "export": LOWER | {"train"},
     "assess": LOWER | {"train", "published"},
+    "poses": LOWER | {"files", "figures", "assess"},
     "grid": {"errors", "train"},
     "jobs": {"errors", "train"},
     "study": LOWER | {"train", "project", "grid", "jobs"},
@@ -115,8 +116,8 @@ MAY_IMPORT = {
     "study_tables": {"errors", "evaluate", "records", "study", "comparison", "study_figures"},
     "bench": LOWER | {"train", "assess"},
     "project": {"errors"},
-    "executions": {"errors", "project"},
-    "notebooks": {"errors", "project", "executions"},
+    "executions": {"errors", "files", "project"},
+    "notebooks": {"errors", "files", "project", "executions"},
     "book": {"errors", "project", "executions", "notebooks"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
