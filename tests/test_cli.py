@@ -211,6 +211,7 @@ def test_scores_weights_on_a_data_set(
     assert len(json.loads(found.read_text())) > 0
 
 
+@pytest.mark.slow
 def test_scores_a_run_of_its_own(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train(generated, tmp_path, "--loss", "hdm") == 0
     folder = next((tmp_path / "runs").glob("local/*"))
@@ -252,6 +253,7 @@ def test_what_cannot_be_scored(
 # --- hdm predict ---
 
 
+@pytest.mark.slow
 def test_draws_people_into_pictures(
     generated: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -329,6 +331,7 @@ def test_what_cannot_be_fetched(
 # --- a cache, a study, records, benchmarks
 
 
+@pytest.mark.slow
 def test_a_run_from_a_cache_is_the_run_from_the_files(
     generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -349,6 +352,7 @@ def test_a_run_from_a_cache_is_the_run_from_the_files(
     assert main(["cache", f"coco:{generated}", folder, "--check"]) == 1
 
 
+@pytest.mark.slow
 def test_maps_of_a_run_descend(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train(generated, tmp_path, "--loss", "cross_entropy") == 0
     (folder,) = (tmp_path / "runs" / "local").iterdir()
@@ -375,6 +379,7 @@ grid:
 """
 
 
+@pytest.mark.slow
 def test_a_study_and_its_records(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / "both.yml"
     file.write_text(STUDY.format(data=generated))
