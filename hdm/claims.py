@@ -195,7 +195,7 @@ def claim_verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ledger_page(table: pd.DataFrame) -> pd.DataFrame:
-    """A `ledger` as a page shows it: test, budget, difference with its interval, p value, verdict, and a link to the
+    """A `ledger` as a page shows it: test, verdict, difference with its interval, p value, budget, and a link to the
     chapter with the rows."""
     numbers = [
         f"{line['difference']:+.3g} [{line['low']:+.3g}, {line['high']:+.3g}]" if line["verdict"] != NOT_RUN else "-"
@@ -204,10 +204,10 @@ def ledger_page(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "test": table["test"],
-            "budget": table["budget"],
+            "verdict": table["verdict"],
             "difference": numbers,
             "p": [f"{p:.2g}" if not math.isnan(p) else "-" for p in table["p"]],
-            "verdict": table["verdict"],
+            "budget": table["budget"],
             "rows": [f'<a href="{page}.html">{page}</a>' for page in table["page"]],
         }
     )

@@ -19,6 +19,7 @@ from hdm.data.crops import Crop
 from hdm.data.skeletons import Skeleton
 from hdm.pixels import heatmap_to_crop
 
+LONG_TEXT = 40  # characters, above which a table breaks a text into lines
 # Okabe and Ito's palette, which colour-blind readers can tell apart, for what most pages show; the rest from Paul Tol's
 # muted one. One colour per method across the whole book.
 COLOURS = {
@@ -78,8 +79,15 @@ def use_style() -> None:
 
 
 def show_table(table: pd.DataFrame, precision: int = 2) -> Styler:
-    """A table as the book sets it: without row numbers, floats to `precision` decimals, the rest as it is."""
-    return table.style.hide(axis="index").format(precision=precision).set_table_attributes('class="dataframe"')
+    """A table as the book sets it: without row numbers, floats to `precision` decimals, the rest as it is; columns with
+    long text break into lines, so that what stands beside them stays in sight."""
+    style = table.style.hide(axis="index").format(precision=precision).set_table_attributes('class="dataframe"')
+    long = [
+        name
+        for name in table
+        if any(isinstance(value, str) and len(value) > LONG_TEXT and "</a>" not in value for value in table[name])
+    ]
+    return style.set_properties(subset=long, **{"white-space": "normal", "min-width": "14em"}) if long else style
 
 
 def method_name(settings: Mapping) -> str:

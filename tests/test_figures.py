@@ -22,6 +22,7 @@ from hdm.figures import (
     show_gradient,
     show_map,
     show_plan,
+    show_table,
     speed_curves,
     training_curves,
     trap_chart,
@@ -162,3 +163,12 @@ def test_traps_have_a_panel_each_and_right_settings_are_filled() -> None:
     assert (right.get_xdata()[0], wrong.get_xdata()[0]) == (50, 40)
     assert right.get_markerfacecolor() == right.get_color() != wrong.get_markerfacecolor()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_long_text_breaks_into_lines_and_links_do_not() -> None:
+    long, link = "a text that is longer than any table has room for in a line", f'<a href="{"x" * 60}">x</a>'
+    html = show_table(pd.DataFrame({"text": [long, "short"], "link": link, "number": 0.12345}), 3).to_html()
+    assert html.count("white-space: normal") == 1 and "0.123" in html
+    style = html[: html.index("white-space")]
+    assert "row0_col0" in style and "row1_col0" in style and "col1" not in style
+    assert "white-space" not in show_table(pd.DataFrame({"text": ["short"]})).to_html()
