@@ -106,7 +106,6 @@ class Poses:
         return f"Poses({len(self)} x {self.skeleton.joints} joints in a picture of {columns} x {rows} pixels)"
 
 
-@torch.no_grad()
 def predict(
     picture: Path | str | UInt8[ndarray, "rows columns 3"],
     network: Trained | Path | str,

@@ -26,7 +26,7 @@ from hdm.errors import InputError
 from hdm.evaluate import consistency, gradient_flow
 from hdm.evaluate.consistency import ROUNDING
 from hdm.inference import choose_device, predict_crops
-from hdm.pixels import STRIDE, heatmap_to_crop
+from hdm.pixels import heatmap_to_crop
 from hdm.records import BENCHMARKS, RUNS, find_run, now, provenance, write_benchmark
 from hdm.train import CHECKPOINTS, finished_run, trained_network
 from hdm.train.config import LATER_SETTINGS
@@ -184,7 +184,7 @@ def _start(folder: Path, source: str, persons: int, checkpoints: Path | str, dev
         )
     rows, columns = settings["input_size"]
     size, convention = (rows, columns), settings["convention"]
-    stride = settings.get("heatmap_stride", STRIDE)
+    stride = settings["heatmap_stride"]
     crops = PersonCrops(
         data.head(persons), size, convention=convention, heatmap_stride=stride, reduced=settings["reduced"]
     )

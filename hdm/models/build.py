@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hdm.errors import InputError
 from hdm.models.hrnet import HRNet
-from hdm.models.network import PoseNetwork
+from hdm.models.network import MEAN, STD, PoseNetwork
 from hdm.models.official import load_imagenet_file
 from hdm.models.simple_baseline import LAST_STAGES, RESNETS, SimpleBaseline, resnet_trunk
 from hdm.models.weights import timm_backbone
@@ -64,30 +64,25 @@ def build_model(
                 )
             load_imagenet_file(hrnet, path)
         return hrnet
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     if name in RESNETS:
         trunk, channels = resnet_trunk(name, pretrained=pretrained, stride=backbone_stride)
-        return SimpleBaseline(
-            trunk,
-            channels,
-            joints,
-            stride=backbone_stride,
-            heatmap_stride=heatmap_stride,
-            head_channels=head_channels,
-            colour=colour,
-        )
-    if name.startswith("timm:"):
+    elif name.startswith("timm:"):
         backbone, channels, mean, std = timm_backbone(
             name.removeprefix("timm:"), pretrained=pretrained, stride=backbone_stride
         )
-        return SimpleBaseline(
-            {"backbone": backbone},
-            channels,
-            joints,
-            stride=backbone_stride,
-            heatmap_stride=heatmap_stride,
-            head_channels=head_channels,
-            colour=colour,
-            mean=mean,
-            std=std,
-        )
-    raise InputError(f"unknown model {name!r}: choose one of {', '.join((*RESNETS, *HRNETS))} or timm:<name>")
+        trunk = {"backbone": backbone}
+    else:
+        raise InputError(f"unknown model {name!r}: choose one of {', '.join((*RESNETS, *HRNETS))} or timm:<name>")
+    return SimpleBaseline(
+        trunk,
+        channels,
+        joints,
+        stride=backbone_stride,
+        heatmap_stride=heatmap_stride,
+        head_channels=head_channels,
+        colour=colour,
+        mean=mean,
+        std=std,
+    )
