@@ -147,6 +147,33 @@ def _frame(ax: Axes, title: str) -> None:
     ax.spines[:].set(visible=True, color="#BBBBBB")
 
 
+def show_grids(
+    crop: tuple[int, int], stride: int, joint: Sequence[float], places: Mapping[str, Sequence[float]]
+) -> Figure:
+    """A crop of (rows, columns) pixels and its heatmap under several pixel conventions, a panel for each.
+
+    joint: in crop pixels. places: convention -> the same joint in heatmap pixels, as `hdm.pixels.crop_to_heatmap` gives
+    it. Large dots are the centres of heatmap pixels, where the convention puts them in the crop.
+    """
+    rows, columns = crop
+    figure, axes = plt.subplots(1, len(places), figsize=(4.4 * len(places), 2.7), layout="constrained", squeeze=False)
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    for ax, (name, place) in zip(axes.flat, places.items(), strict=True):
+        ax.set(xticks=np.arange(columns + 1) - 0.5, yticks=np.arange(rows + 1) - 0.5, aspect="equal")
+        ax.set(xlim=(-0.7, columns - 0.3), ylim=(rows - 0.3, -0.7))
+        ax.set_title(f"{name}: joint at ({place[0]:.2f}, {place[1]:.2f})")
+        ax.tick_params(length=0, labelbottom=False, labelleft=False)
+        ax.spines[:].set_visible(False)
+        ax.plot(x.ravel(), y.ravel(), ".", color="#999999", markersize=2)
+        ax.hlines(np.arange(0, rows + 1, stride) - 0.5, -0.5, columns - 0.5, color="#444444", linewidth=1.2)
+        ax.vlines(np.arange(0, columns + 1, stride) - 0.5, -0.5, rows - 0.5, color="#444444", linewidth=1.2)
+        u, v = np.meshgrid(np.arange(columns // stride), np.arange(rows // stride))
+        centres = heatmap_to_crop(np.stack([u, v], -1).astype(float), stride, convention=name, input_size=crop)
+        ax.plot(*centres.reshape(-1, 2).T, "o", color=COLOURS["gaussian_mse"], markersize=7)
+        ax.plot(*joint, marker="+", markersize=13, markeredgewidth=2.5, color=COLOURS["hdm"])
+    return figure
+
+
 def draw_skeleton(
     ax: Axes, joints: Float[ndarray, "K 2"], visible: Float[ndarray, "K"], skeleton: Skeleton, *, size: float = 12
 ) -> None:
