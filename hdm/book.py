@@ -16,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from hdm.errors import InputError
 from hdm.executions import executed_path, is_current, last_execution
-from hdm.notebooks import execute_notebooks, machine_paths
+from hdm.notebooks import NotebookError, execute_notebooks
+from hdm.outputs import machine_paths
+from hdm.placeholder import labels, placeholder
 from hdm.project import book_notebooks, book_pages, load_profile, project_root
 
 FIGURE_PAGES = ("motivation", "method", "data", "training")  # pages that say nothing without a figure
@@ -34,9 +36,18 @@ def run_book(
     """Execute the notebooks as `execute_notebooks` does, then set the book; returns the path of its first page.
 
     html: False leaves the pages as they are. With `only`, the other notebooks must have been executed before.
+    Where a notebook failed, a page in its place says so, and NotebookError is raised once the book is set.
     """
     root = root or project_root()
-    execute_notebooks(profile, only=only, force=force, parameters=parameters, root=root)
+    try:
+        execute_notebooks(profile, only=only, force=force, parameters=parameters, root=root)
+    except NotebookError as failure:
+        if html:
+            try:
+                build_html(profile, root)
+            except InputError as error:
+                raise NotebookError(f"{failure}; and {error}") from error
+        raise
     return build_html(profile, root) if html else html_folder(profile, root) / "index.html"
 
 
@@ -48,11 +59,17 @@ def html_folder(profile: str, root: Path) -> Path:
 def build_html(profile: str, root: Path | None = None) -> Path:
     """Set the pages and the executed notebooks of a profile with Jupyter Book; returns the path of the first page.
 
-    A build that fails leaves no pages. A notebook that changed since it was executed is named on standard output.
-    Raises InputError where a notebook has not been executed, and for anything that Jupyter Book warns of.
+    A build that fails leaves no pages. A notebook that changed since it was executed, or failed and has a page in its
+    place, is named on standard output.
+    Raises InputError where a notebook has not been executed, and for anything that Jupyter Book warns of, except for
+    references into a chapter that failed.
     """
     root = root or project_root()
+    failed = failed_notebooks(profile, root)
     for name in book_notebooks(root):
+        if name in failed:
+            print(f"note: {name} failed; a page in its place says so", flush=True)
+            continue
         last = last_execution(name, profile, root)
         if last.get("status") != "done" or not executed_path(name, profile, root).is_file():
             raise InputError(f"notebook {name!r} has not been executed under profile {profile!r}: build the whole book")
@@ -66,17 +83,27 @@ def build_html(profile: str, root: Path | None = None) -> Path:
     for stale in (pages, work / "_build" / "html"):
         shutil.rmtree(stale, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
-    command += ["--path-output", str(work), "-W", "-n", "--keep-going"]
+    command += ["--path-output", str(work), "-n", "--keep-going", *([] if failed else ["-W"])]
     print("setting the pages with Jupyter Book", flush=True)
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
     log = work.with_name("jupyter-book.log")
     log.write_text(run.stdout + run.stderr, encoding="utf-8")
-    if run.returncode != 0:
-        problems = [line for line in run.stderr.splitlines() if re.search("WARNING|ERROR|error", line)]
-        first = (problems or run.stderr.strip().splitlines() or ["no message"])[0].replace(f"{source}{os.sep}", "")
+    messages = re.sub(r"\x1b\[[\d;]*m", "", run.stderr)  # colours
+    problems = [line for line in messages.splitlines() if re.search("WARNING|ERROR|error", line)]
+    if failed:  # what leads into their chapters may lead nowhere
+        missing = "|".join(re.escape(label) for name in failed for label in labels(name, root)) or "(?!)"
+        excused = re.compile(rf"WARNING: .*(?<![\w-])({missing})(?![\w-])")
+        problems = [line for line in problems if re.search("(WARNING|ERROR): ", line) and not excused.search(line)]
+    if run.returncode != 0 or (failed and problems):
+        first = (problems or messages.strip().splitlines() or ["no message"])[0].replace(f"{source}{os.sep}", "")
         raise InputError(f"Jupyter Book stopped: {first} (all of it in {os.path.relpath(log, root)})")
     os.replace(work / "_build" / "html", pages)
     return pages / "index.html"
+
+
+def failed_notebooks(profile: str, root: Path) -> list[str]:
+    """The notebooks whose last run stopped by an error, in reading order."""
+    return [name for name in book_notebooks(root) if last_execution(name, profile, root).get("status") == "failed"]
 
 
 def _stage(profile: str, root: Path, target: Path) -> bool:
@@ -86,18 +113,21 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
     """
     book = root / "book"
     wanted = {
-        path.relative_to(book): path
+        path.relative_to(book): path.read_bytes()
         for path in book.rglob("*")
         if path.is_file() and path.suffix != ".ipynb" and ".ipynb_checkpoints" not in path.parts
     }
-    wanted |= {Path(f"{name}.ipynb"): executed_path(name, profile, root) for name in book_notebooks(root)}
-    wanted[Path("_config.yml")] = root / "_config.yml"
+    failed = failed_notebooks(profile, root)
+    for name in book_notebooks(root):
+        executed = executed_path(name, profile, root)
+        wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
+    wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
     stale = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target) not in wanted]
     for path in stale:
         path.unlink()
     changed = bool(stale)
-    for name, origin in wanted.items():
-        copy, content = target / name, origin.read_bytes()
+    for path, content in wanted.items():
+        copy = target / path
         if not copy.is_file() or copy.read_bytes() != content:
             changed = True
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +154,8 @@ def check_pages(profile: str = "quick", root: Path | None = None) -> list[str]:
             )
             status = last_execution(page, profile, root).get("status", "none")
             if status != "done" or not executed.is_file():
-                problems.append(f"{page}: the notebook was not executed to its end (last run: {status})")
+                place = "; its page only says so" if status == "failed" else ""
+                problems.append(f"{page}: the notebook was not executed to its end (last run: {status}){place}")
                 continue
             if not staged.is_file() or staged.read_bytes() != executed.read_bytes():
                 problems.append(f"{page}: the page is older than the last run of its notebook")

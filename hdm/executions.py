@@ -27,7 +27,8 @@ def executions(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
     """What is known of each notebook's last run under a profile, in reading order; one that never ran is left out.
 
     Keys: notebook, profile, parameters, status (`running`, `done`, `failed` or `interrupted`), started (UTC, ISO 8601),
-    seconds (None while running), reused (True where the last build found it current), fingerprint, outputs, error.
+    seconds (None while running), reused (True where the last build found it current), fingerprint, outputs, error (one
+    line) and cell (where it stopped; empty before the first).
     """
     root = root or project_root()
     records = _read_records(profile, root)
@@ -73,12 +74,13 @@ def is_current(name: str, profile: str, parameters: dict[str, Any] | None = None
     """True where a notebook ran to its end and neither its fingerprint nor the files it made have changed since."""
     root = root or project_root()
     last = last_execution(name, profile, root)
-    return (
-        last.get("status") == "done"
-        and executed_path(name, profile, root).is_file()
-        and last["fingerprint"] == fingerprint(name, profile, parameters, root)
-        and last["outputs"] == declared_files("outputs", name, profile, root)
-    )
+    if last.get("status") != "done" or not executed_path(name, profile, root).is_file():
+        return False
+    try:
+        mark = fingerprint(name, profile, parameters, root)
+    except InputError:  # an input that was there is gone: whoever runs the notebook is told
+        return False
+    return last["fingerprint"] == mark and last["outputs"] == declared_files("outputs", name, profile, root)
 
 
 def declared_files(key: str, name: str, profile: str, root: Path) -> list[list]:

@@ -8,18 +8,14 @@ no paths of this machine, no warnings and no progress bars.
 """
 
 import ast
-import html
 import logging
 import os
-import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from sysconfig import get_path
 from typing import Any
 
 import yaml
@@ -34,20 +30,18 @@ from hdm.executions import (
     record_execution,
 )
 from hdm.files import write_whole
+from hdm.outputs import clean_outputs
 from hdm.project import book_notebooks, load_profile, project_root, read_notebook
 
 __all__ = [
     "NotebookError",
     "Progress",
-    "clean_outputs",
     "execute_notebooks",
     "executions",
     "load_profile",
     "parse_parameters",
     "project_root",
 ]
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class NotebookError(InputError):
@@ -82,6 +76,7 @@ def execute_notebooks(
             raise InputError("`profile` is not a parameter to be set: name the profile of the whole build")
         if not any(parameter in known for known in declared.values()):
             raise InputError(f"unknown parameter {parameter!r}: no parameters cell declares it in {', '.join(chosen)}")
+    stopped = []
     for number, name in enumerate(names, 1):
         if name not in chosen:
             continue
@@ -90,8 +85,13 @@ def execute_notebooks(
         if not force and is_current(name, profile, injected, root):
             record_execution(name, profile, root, reused=True)
             Progress(label).close("unchanged")
-        else:
+            continue
+        try:
             _execute(name, profile, injected, root, label)
+        except NotebookError as error:
+            stopped.append(str(error))
+    if stopped:
+        raise NotebookError("; and ".join(stopped))
 
 
 def parse_parameters(items: Iterable[str]) -> dict[str, Any]:
@@ -136,11 +136,12 @@ class Progress:
         [3/7] training   cell 5/12   1:02
               | epoch 3   loss 0.031   error 2.4 px
 
-    On a terminal the line of the cell is rewritten in place. `cell` says where the notebook is, as an error puts it.
+    On a terminal the line of the cell is rewritten in place. `cell` says where the notebook is, as an error puts it;
+    it is empty before the first.
     """
 
     def __init__(self, label: str, cells: int = 0, injected: int = 0):
-        self.label, self.cell = label, "its first cell"
+        self.label, self.cell = label, ""
         self._cells, self._injected = cells, injected
         self._started = time.monotonic()
         self._unfinished = ""
@@ -209,11 +210,12 @@ def _execute(name: str, profile: str, parameters: dict[str, Any], root: Path, la
         "status": "running",
         "parameters": parameters,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "fingerprint": fingerprint(name, profile, parameters, root),
         "reused": False,
     }
-    record_execution(name, profile, root, **run, **dict.fromkeys(("seconds", "outputs", "error")))
+    unknown = ("seconds", "fingerprint", "outputs", "error", "cell")
+    record_execution(name, profile, root, **run, **dict.fromkeys(unknown))
     try:
+        run["fingerprint"] = fingerprint(name, profile, parameters, root)
         _run_papermill(name, {"profile": profile, **parameters}, partial, root, progress)
         cleaned = clean_outputs(nbformat.read(partial, as_version=4), root)
         write_whole(final, (nbformat.writes(cleaned) + "\n").encode())
@@ -224,10 +226,12 @@ def _execute(name: str, profile: str, parameters: dict[str, Any], root: Path, la
         if partial.exists():
             os.replace(partial, failed)
         stopped = isinstance(error, KeyboardInterrupt)
-        run |= {"status": "interrupted" if stopped else "failed", "error": _reason(error, progress)}
+        reason = _reason(error, progress)
+        run |= {"status": "interrupted" if stopped else "failed", "error": reason, "cell": progress.cell}
         progress.close(f"{run['status']} after {_clock(progress.seconds)}")
         kept = f"; what it did is in {os.path.relpath(failed, root)}" if failed.exists() else ""
-        message = f"notebook {name!r} stopped in {progress.cell}: {run['error']}{kept}"
+        place = f"in {progress.cell}" if progress.cell else "before its first cell"
+        message = f"notebook {name!r} stopped {place}: {reason}{kept}"
         raise (KeyboardInterrupt if stopped else NotebookError)(message) from error
     finally:
         record_execution(name, profile, root, **run, seconds=round(progress.seconds, 1))
@@ -293,54 +297,4 @@ def _reason(error: BaseException, progress: Progress) -> str:
     else:
         name, text = type(error).__name__, str(error)
     first, *_ = text.strip().splitlines() or [""]
-    return first if name == "NotebookError" else f"{name}: {first}".removesuffix(": ")
-
-
-def machine_paths(root: Path) -> dict[str, str]:
-    """Folders of this machine that no page may show, longest first, each with what stands in its place."""
-    places = {
-        root: ".",
-        root.resolve(): ".",
-        Path(sys.prefix): "<env>",
-        Path(get_path("stdlib")): "<python>",
-        Path.home(): "~",
-        Path(tempfile.gettempdir()): "<tmp>",
-    }
-    ordered = sorted(places, key=lambda path: len(str(path)), reverse=True)
-    return {path_pattern(path): places[path] for path in ordered if len(path.parts) > 1}
-
-
-def path_pattern(path: Path) -> str:
-    """A regular expression for a folder's path where it stands by itself or leads to something below it."""
-    return rf"(?<![\w.]){re.escape(str(path))}(?![\w-]|\.\w)"
-
-
-def clean_outputs(notebook: Any, root: Path) -> Any:
-    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets.
-
-    Warnings are for the person who runs the book, who has seen them; widgets, which is how progress bars appear in a
-    notebook, need a live kernel. What papermill noted of paths and times goes too.
-    """
-    paths = machine_paths(root)
-
-    def clean(text: Any, markup: bool = False) -> Any:
-        if isinstance(text, list):
-            return [clean(line, markup) for line in text]
-        for pattern, name in paths.items() if isinstance(text, str) else ():
-            text = re.sub(pattern, html.escape(name) if markup else name, text)
-        return text
-
-    for part in (notebook, *notebook.cells):
-        for key in ("papermill", "widgets", "execution"):
-            part.metadata.pop(key, None)
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
-        for output in cell.outputs:
-            if "text" in output:
-                output.text = clean(output.text)
-            for kind, content in output.get("data", {}).items():
-                if kind.startswith("text/") or kind == "image/svg+xml":
-                    output.data[kind] = clean(content, markup=kind in ("text/html", "text/markdown", "image/svg+xml"))
-    return notebook
+    return first if isinstance(error, InputError) else f"{name}: {first}".removesuffix(": ")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hdm import book
 from hdm.book import build_html, check_pages, run_book
 from hdm.errors import InputError
 from hdm.executions import executed_path, record_execution
+from hdm.notebooks import NotebookError
 
 pytestmark = pytest.mark.timeout(300)  # one test waits for two kernels and for Sphinx
 
@@ -143,7 +145,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "failed run": (
         lambda build: record_execution("figure", "quick", build.parents[1], status="failed"),
-        r"^figure: the notebook was not executed to its end \(last run: failed\)",
+        r"^figure: the notebook was not executed to its end \(last run: failed\); its page only says so",
     ),
     "no executed copy": (
         lambda build: (build / "executed/figure.ipynb").unlink(),
@@ -228,3 +230,54 @@ def test_hidden_figures_do_not_count(project: Path, tmp_path: Path) -> None:
         path.write_text(json.dumps(notebook))
         counts.append(book._count_figures(path))
     assert counts == [1, 1, 0, 0]
+
+
+def test_failed_chapter_does_not_take_the_others_with_it(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page of the figure loses its notebook; the first page links to it, and the report refers to its equation."""
+    root = tmp_path / "project"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("mathjax", "jupyter-book"))
+    edit_source(root, "figure", 0, "The cost of a heatmap", "$$ a = b $$ (ours)\n\nThe cost of a heatmap")
+    edit_source(
+        root,
+        "figure",
+        2,
+        "import matplotlib",
+        f'raise OSError("no file {tempfile.gettempdir()}/a")\nimport matplotlib',
+    )
+    edit_source(root, "report", 0, "where it runs", "where it runs\n\nSee [the figure](figure) and {eq}`ours`.")
+    with pytest.raises(
+        NotebookError, match=r"^notebook 'figure' stopped in cell 3/4 .*OSError: no file .*failed.ipynb$"
+    ):
+        run_book("quick", only=["figure", "report"], root=root)
+    assert "note: figure failed; a page in its place says so" in capsys.readouterr().out
+    pages = root / "_build" / "quick" / "html"
+    stand_in = BeautifulSoup((pages / "figure.html").read_text(), "html.parser").find("article").get_text()
+    for told in (
+        "A figure",
+        "stopped in cell 3/4",
+        "OSError: no file <tmp>/a",
+        "hdm book --profile quick --only figure",
+    ):
+        assert told in stand_in
+    assert "_build/quick/executed/figure.failed.ipynb" in stand_in
+    report = BeautifulSoup((pages / "report.html").read_text(), "html.parser")
+    assert report.select_one("article p a[href='figure.html']")
+    chapter, reference = check_pages("quick", root)
+    assert chapter.startswith("figure: the notebook was not executed to its end")
+    assert reference.startswith("report: a reference leads nowhere")
+
+    # A fault of another page still stops the build.
+    (root / "book" / "index.md").write_text("# A small book\n\nSee {eq}`nowhere`.\n\n```{bibliography}\n```\n")
+    with pytest.raises(InputError, match=r"^Jupyter Book stopped: .*index.md.*nowhere"):
+        build_html("quick", root)
+
+
+def edit_source(root: Path, name: str, cell: int, old: str, new: str) -> None:
+    path = root / "book" / f"{name}.ipynb"
+    notebook = json.loads(path.read_text())
+    source = "".join(notebook["cells"][cell]["source"])
+    assert old in source
+    notebook["cells"][cell]["source"] = source.replace(old, new, 1)
+    path.write_text(json.dumps(notebook))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from hdm.errors import InputError
 from hdm.executions import executed_path, executions
-from hdm.notebooks import NotebookError, Progress, clean_outputs, execute_notebooks, parse_parameters
+from hdm.notebooks import NotebookError, Progress, execute_notebooks, parse_parameters
 
 NEVER_RUN = "no kernel is started for what is refused beforehand"
 
@@ -55,10 +56,10 @@ def test_runs_once_in_sight_and_shows_no_path(project: Path, capsys: pytest.Capt
     execute_notebooks("quick", parameters={"seed": 7}, root=project)
 
     live = capsys.readouterr().out
-    assert "[1/1] report   cell 3/6   0:0" in live
+    assert re.search(r"^\[1/1\] report   cell 3/6   \d+:\d\d$", live, re.MULTILINE)
     assert "      | profile='quick' seed=7 note='a = b'\n" in live
     assert "      | a warning\n" in live
-    assert live.splitlines()[-1].startswith("[1/1] report   done in 0:")
+    assert live.splitlines()[-1].startswith("[1/1] report   done in ")
 
     text = printed(project, "report")
     assert "profile='quick' seed=7 note='a = b'" in text
@@ -109,8 +110,28 @@ def test_failed_cell_is_named_and_nothing_old_is_left(project: Path) -> None:
     executed = executed_path("broken", "quick", project)
     assert not executed.exists()
     assert "KeyError" in executed.with_name("broken.failed.ipynb").read_text()
-    assert status(project) == {"broken": "failed"}  # and the notebook after it was not begun
-    assert executions("quick", project)[0]["error"] == "KeyError: 'no such joint\\nand more'"
+    assert status(project) == {"broken": "failed", "report": "done"}  # the notebook after it has run all the same
+    [broken, _] = executions("quick", project)
+    assert broken["error"] == "KeyError: 'no such joint\\nand more'"
+    assert broken["cell"] == "cell 3/4 (`if fail:`)"
+
+
+def test_every_failure_is_told_at_the_end(project: Path) -> None:
+    list_pages(project, "broken", "report", "leaves_early")
+    (project / "input.txt").unlink()  # which the report declares
+    with pytest.raises(NotebookError) as caught:
+        execute_notebooks("quick", root=project)
+    first, second, third = str(caught.value).split("; and ")
+    assert first.startswith("notebook 'broken' stopped in cell 3/4")
+    assert second.startswith("notebook 'report' stopped before its first cell: notebook 'report' declares the input")
+    assert "failed.ipynb" not in second, "nothing ran, so nothing is kept"
+    assert third.startswith("notebook 'leaves_early' stopped in cell 3/4")
+    assert status(project) == dict.fromkeys(("broken", "report", "leaves_early"), "failed")
+
+    # Mended, it runs alone, and the failures of the others stay known.
+    (project / "input.txt").write_text("input")
+    execute_notebooks("quick", only=["report"], root=project)
+    assert status(project) == {"broken": "failed", "report": "done", "leaves_early": "failed"}
 
 
 def test_dead_kernel(project: Path) -> None:
@@ -196,19 +217,6 @@ def test_parameters_are_read_as_yaml() -> None:
     for wrong in ("seed", "=3", "two words=3", "losses=[hdm"):
         with pytest.raises(InputError, match="is not"):
             parse_parameters([wrong])
-
-
-def test_clean_outputs_drops_widgets_and_mends_drawings(tmp_path: Path) -> None:
-    v4 = nbformat.v4
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "0%|   |"}
-    drawing = {"image/svg+xml": [f"<svg><!-- {tmp_path}/a.svg -->", "</svg>"], "image/png": "aGRt"}
-    cell = v4.new_code_cell("plot()", outputs=[v4.new_output("display_data", data=d) for d in (widget, drawing)])
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(f"Prose keeps {tmp_path}."), cell])
-    notebook.metadata.update(papermill={"output_path": str(tmp_path)}, widgets={"state": {}})
-    cleaned = clean_outputs(notebook, tmp_path)
-    [output] = cleaned.cells[1].outputs
-    assert output.data == {"image/svg+xml": ["<svg><!-- ./a.svg -->", "</svg>"], "image/png": "aGRt"}
-    assert cleaned.metadata == {}
 
 
 def test_progress_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

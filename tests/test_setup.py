@@ -103,7 +103,7 @@ MAY_IMPORT = {
     "inference": {"errors", "pixels", "decode", "data", "models", "evaluate"},
     "protocols": {"errors", "pixels", "data", "evaluate", "inference"},
     "published": {"errors", "project"},
-    "export": LOWER | {"train"},
+    "export": LOWER | {"files", "assess"},
     "assess": LOWER | {"train", "published"},
     "poses": LOWER | {"files", "figures", "assess"},
     "grid": {"errors", "train"},
@@ -117,8 +117,10 @@ MAY_IMPORT = {
     "bench": LOWER | {"train", "assess"},
     "project": {"errors"},
     "executions": {"errors", "files", "project"},
-    "notebooks": {"errors", "files", "project", "executions"},
-    "book": {"errors", "project", "executions", "notebooks"},
+    "outputs": set(),
+    "notebooks": {"errors", "files", "project", "executions", "outputs"},
+    "placeholder": {"project", "executions", "outputs"},
+    "book": {"errors", "project", "executions", "outputs", "notebooks", "placeholder"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -1,0 +1,68 @@
+"""What an executed notebook shows, made fit to print: no paths of this machine, no warnings, no progress bars."""
+
+import html
+import re
+import sys
+import tempfile
+from pathlib import Path
+from sysconfig import get_path
+from typing import Any
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def machine_paths(root: Path) -> dict[str, str]:
+    """Folders of this machine that no page may show, longest first, each with what stands in its place."""
+    places = {
+        root: ".",
+        root.resolve(): ".",
+        Path(sys.prefix): "<env>",
+        Path(get_path("stdlib")): "<python>",
+        Path.home(): "~",
+        Path(tempfile.gettempdir()): "<tmp>",
+    }
+    ordered = sorted(places, key=lambda path: len(str(path)), reverse=True)
+    return {path_pattern(path): places[path] for path in ordered if len(path.parts) > 1}
+
+
+def path_pattern(path: Path) -> str:
+    """A regular expression for a folder's path where it stands by itself or leads to something below it."""
+    return rf"(?<![\w.]){re.escape(str(path))}(?![\w-]|\.\w)"
+
+
+def without_machine_paths(text: str, root: Path) -> str:
+    """A text with `.`, `<env>` and the like in place of folders of this machine."""
+    for pattern, name in machine_paths(root).items():
+        text = re.sub(pattern, name, text)
+    return text
+
+
+def clean_outputs(notebook: Any, root: Path) -> Any:
+    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets.
+
+    Warnings are for the person who runs the book, who has seen them; widgets, which is how progress bars appear in a
+    notebook, need a live kernel. What papermill noted of paths and times goes too.
+    """
+    paths = machine_paths(root)
+
+    def clean(text: Any, markup: bool = False) -> Any:
+        if isinstance(text, list):
+            return [clean(line, markup) for line in text]
+        for pattern, name in paths.items() if isinstance(text, str) else ():
+            text = re.sub(pattern, html.escape(name) if markup else name, text)
+        return text
+
+    for part in (notebook, *notebook.cells):
+        for key in ("papermill", "widgets", "execution"):
+            part.metadata.pop(key, None)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
+        for output in cell.outputs:
+            if "text" in output:
+                output.text = clean(output.text)
+            for kind, content in output.get("data", {}).items():
+                if kind.startswith("text/") or kind == "image/svg+xml":
+                    output.data[kind] = clean(content, markup=kind in ("text/html", "text/markdown", "image/svg+xml"))
+    return notebook
