@@ -15,9 +15,10 @@ the crop shows, the three conventions are (the same in y):
     `hrnet`        (x - c) W / s + W / 2          X / stride                       x + 1/stride - 1
     `udp`          (x - c)(W - 1) / s + (W - 1)/2 X (w - 1) / (W - 1)              x
 
-`half_pixel` shares the area of a crop pixel out exactly among heatmap pixels. `hrnet` is what the official
-repositories of SimpleBaseline and HRNet do (`get_affine_transform`, `generate_target`); they shift the mirrored map by
-one pixel, which leaves 1/4 pixel at stride 4. `udp` (Huang et al., CVPR 2020) measures lengths between pixel centres.
+`half_pixel` (the book's equation eq-half-pixel) shares the area of a crop pixel out exactly among heatmap pixels.
+`hrnet` is what the official repositories of SimpleBaseline and HRNet do (`get_affine_transform`, `generate_target`);
+they shift the mirrored map by one pixel, which leaves 1/4 pixel at stride 4. `udp` (Huang et al., CVPR 2020) measures
+lengths between pixel centres.
 """
 
 import math

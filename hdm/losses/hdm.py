@@ -29,11 +29,11 @@ class HDMLoss(nn.Module):
     """Earth Mover's Distance between the predicted heatmap and the dot annotation (Qu et al., NeurIPS 2022).
 
     Per joint, in heatmap pixels (squared for `l2_squared`, without unit for `gaussian`): l = EMD(s, demanders of the
-    dot) with suppliers s_i = a(z_i) / sum_k a(z_k), where a is exp(z / temperature) (`softmax`), or max(z, 0) (`relu`),
-    log(1 + exp z) (`softplus`), 1 / (1 + exp(-z)) (`sigmoid`). A map of the last three whose mass sum_k a(z_k) is less
-    than `floor` is filled up to it, evenly, and divided by it: so a map without any positive value is a distribution
-    too, and no gradient of the EMD exceeds the largest cost divided by the floor (for 64 x 48 maps and any cost, what
-    fp16 can hold).
+    dot) with suppliers s_i = a(z_i) / sum_k a(z_k) (the book's equation eq-suppliers), where a is exp(z / temperature)
+    (`softmax`), or max(z, 0) (`relu`), log(1 + exp z) (`softplus`), 1 / (1 + exp(-z)) (`sigmoid`). A map of the last
+    three whose mass sum_k a(z_k) is less than `floor` is filled up to it, evenly, and divided by it: so a map without
+    any positive value is a distribution too, and no gradient of the EMD exceeds the largest cost divided by the floor
+    (for 64 x 48 maps and any cost, what fp16 can hold).
 
     demanders, cost, solver, blur: see `hdm.transport.heatmap_emd`. scale: of the costs `truncated` and `gaussian`, in
     heatmap pixels: one number, or one for each joint. The supplier activation, the cost and the solver of the paper are

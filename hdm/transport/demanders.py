@@ -22,7 +22,8 @@ def demanders_of(
     """Where the mass must go: M points (x, y) in heatmap pixels and their weights, which sum to 1.
 
     size: (H, W) of the heatmap. With x0 = floor(x), a = x - x0 and likewise y0, b, the four `subpixel` demanders are
-    (x0, y0), (x0 + 1, y0), (x0, y0 + 1), (x0 + 1, y0 + 1) with weights (1-a)(1-b), a(1-b), (1-a)b, ab.
+    (x0, y0), (x0 + 1, y0), (x0, y0 + 1), (x0 + 1, y0 + 1) with weights (1-a)(1-b), a(1-b), (1-a)b, ab (the
+    book's equation eq-demanders).
     """
     if demanders == "dot":
         return joints.unsqueeze(-2), torch.ones_like(joints[..., :1])

@@ -1,7 +1,7 @@
 r"""Potentials of the transport problem between many suppliers and four demanders.
 
-With supplies s_i, demands d_j and costs c_ij (`hdm.transport.emd`), the Earth Mover's Distance is the maximum over four
-potentials g_j of the concave, piecewise linear
+With supplies s_i, demands d_j and costs c_ij (`hdm.transport.emd`; the book's equation eq-dual), the Earth Mover's
+Distance is the maximum over four potentials g_j of the concave, piecewise linear
 
     D(g) = sum_j d_j g_j + sum_i s_i min_j (c_ij - g_j).                                                (1)
 

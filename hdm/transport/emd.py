@@ -21,7 +21,8 @@ c = min(d, scale) (`truncated`) or c = 1 - exp(-d^2 / (2 scale^2)) (`gaussian`):
 wherever it is. `l2` and `truncated` are metrics. With OKS's constant of joint k and the person's area, scale_k =
 2 sigma_k sqrt(area) in heatmap pixels, `gaussian` is 1 less that joint's OKS.
 
-Distances are in heatmap pixels, coordinates as in `hdm.pixels`.
+The book's chapter on the method derives them: (1) is its equation eq-emd, (2) eq-dual, and eq-gradient the gradient
+through a softmax. Distances are in heatmap pixels, coordinates as in `hdm.pixels`.
 """
 
 import math
