@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from hdm.errors import InputError
 from hdm.executions import executed_path, is_current, last_execution
+from hdm.launch import FOLDER, page_config, publish_notebooks
 from hdm.notebooks import NotebookError, execute_notebooks
 from hdm.outputs import machine_paths
 from hdm.placeholder import labels, placeholder
@@ -78,6 +79,7 @@ def build_html(profile: str, root: Path | None = None) -> Path:
     pages, work = html_folder(profile, root), root / "_build" / profile / "jupyter-book"
     source = work.with_name("source")
     if not _stage(profile, root, source) and (pages / "index.html").is_file():
+        publish_notebooks(pages, root)  # their commit may be another
         print("the pages are up to date", flush=True)
         return pages / "index.html"
     for stale in (pages, work / "_build" / "html"):
@@ -97,6 +99,7 @@ def build_html(profile: str, root: Path | None = None) -> Path:
     if run.returncode != 0 or (failed and problems):
         first = (problems or messages.strip().splitlines() or ["no message"])[0].replace(f"{source}{os.sep}", "")
         raise InputError(f"Jupyter Book stopped: {first} (all of it in {os.path.relpath(log, root)})")
+    publish_notebooks(work / "_build" / "html", root)
     os.replace(work / "_build" / "html", pages)
     return pages / "index.html"
 
@@ -121,7 +124,7 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
     for name in book_notebooks(root):
         executed = executed_path(name, profile, root)
         wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
-    wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
+    wanted[Path("_config.yml")] = page_config(root)
     stale = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target) not in wanted]
     for path in stale:
         path.unlink()
@@ -138,9 +141,9 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
 def check_pages(profile: str = "quick", root: Path | None = None) -> list[str]:
     """What is wrong with the built book, one sentence each; an empty list where every page is fit to read.
 
-    Looked for: pages that are missing or older than their notebook; notebooks that did not run to their end; figures
-    that are missing or empty; tracebacks; unresolved references and unread mark-up; paths of this machine; anything
-    that a page would load from the network.
+    Looked for: pages that are missing, older than their notebook or without a way to download it; notebooks that did
+    not run to their end; figures that are missing or empty; tracebacks; unresolved references and unread mark-up; paths
+    of this machine; anything that a page would load from the network.
     """
     root = root or project_root()
     load_profile(profile, root)
@@ -160,6 +163,9 @@ def check_pages(profile: str = "quick", root: Path | None = None) -> list[str]:
             if not staged.is_file() or staged.read_bytes() != executed.read_bytes():
                 problems.append(f"{page}: the page is older than the last run of its notebook")
             figures = max(figures, _count_figures(executed))
+            copy = html_folder(profile, root) / FOLDER / f"{page}.ipynb"
+            if path.is_file() and not (copy.is_file() and f'href="{FOLDER}/{page}.ipynb"' in path.read_text("utf-8")):
+                problems.append(f"{page}: the page does not lead to its notebook {os.path.relpath(copy, root)}")
         if path.is_file():
             problems += [f"{page}: {problem}" for problem in _page_problems(path, figures, root)]
         else:

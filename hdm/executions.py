@@ -2,8 +2,9 @@
 
 A notebook's metadata may say what it reads and what it makes, for example
 `{"hdm": {"inputs": ["data", "data/published.csv"], "outputs": ["data/runs/{profile}/**/run.json"]}}`. There, `data`
-means the annotation files of the profile's data set, `runs` all run records and `executions` the last runs of the other
-notebooks; anything else is a path or glob within the project. What a notebook makes itself is none of its inputs.
+means the annotation files of the profile's data set, `runs` all run records, `executions` the last runs of the other
+notebooks and `repository` its public address; anything else is a path or glob within the project. What a notebook makes
+itself is none of its inputs.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from typing import Any
 
 from hdm.errors import InputError
 from hdm.files import write_whole
-from hdm.project import book_notebooks, load_profile, project_root, read_notebook
+from hdm.project import book_notebooks, load_profile, project_root, read_notebook, repository_url
 
 PACKAGE = Path(__file__).parent
 
@@ -83,6 +84,26 @@ def is_current(name: str, profile: str, parameters: dict[str, Any] | None = None
     return last["fingerprint"] == mark and last["outputs"] == declared_files("outputs", name, profile, root)
 
 
+def notebook_states(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
+    """Where each notebook stands under a profile, in reading order, whether it ever ran or not.
+
+    Keys: notebook, state (`current`, `changed` since its last run, `failed`, `interrupted`, `running` or `never run`),
+    started and seconds of that run (None before the first), and its parameters besides the profile.
+    """
+    root = root or project_root()
+    load_profile(profile, root)
+    states = []
+    for name in book_notebooks(root):
+        last = last_execution(name, profile, root)
+        parameters = last.get("parameters") or {}
+        state = last.get("status", "never run")
+        if state == "done":
+            state = "current" if is_current(name, profile, parameters, root) else "changed"
+        entry = {"notebook": name, "state": state, "parameters": parameters}
+        states.append(entry | {key: last.get(key) for key in ("started", "seconds")})
+    return states
+
+
 def declared_files(key: str, name: str, profile: str, root: Path) -> list[list]:
     """For each of the `inputs` or `outputs` that a notebook declares, [path, SHA-256] of every file that is there.
 
@@ -93,6 +114,9 @@ def declared_files(key: str, name: str, profile: str, root: Path) -> list[list]:
         if entry == "executions":
             others = [other for other in executions(profile, root) if other["notebook"] != name]
             found.append([[o[key] for key in ("notebook", "fingerprint", "started", "seconds")] for o in others])
+            continue
+        if entry == "repository":
+            found.append([[repository_url(root)]])
             continue
         if entry == "data":
             _, _, place = str(load_profile(profile, root).get("data", "")).partition(":")

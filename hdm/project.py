@@ -1,7 +1,8 @@
-"""Where the project lies on this machine, which pages its book has, and the profiles that say how large a build is."""
+"""Where the project lies, here and in public, its book's pages, and the profiles that say how large a build is."""
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,43 @@ def read_notebook(name: str, root: Path) -> Any:
         return nbformat.read(path, as_version=4)
     except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise InputError(f"{path} is not a valid notebook: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+def repository_url(root: Path | None = None) -> str | None:
+    """The address at which the repository is public, `https://HOST/OWNER/NAME`, or None where it is not known.
+
+    The environment variable HDM_REPOSITORY where it is set, else the remote `origin` of the checkout in `root`. An
+    address for ssh is turned into that for a browser, and a name or password in it is left out. None too for a folder,
+    and for a host without a public name. Raises InputError where HDM_REPOSITORY is no such address.
+    """
+    named = os.environ.get("HDM_REPOSITORY")
+    address = named or _git("remote", "get-url", "origin", root=root or project_root())
+    host = r"(?:[^@/\s]+@)?(?P<host>[\w-]+(?:\.[\w-]+)*\.[a-z]{2,})"
+    path = r"(?P<path>[\w.-]+(?:/[\w.-]+)+?)(?:\.git)?/?"
+    for form in (rf"https?://{host}/{path}", rf"ssh://{host}(?::\d+)?/{path}", rf"{host}:{path}"):
+        if found := re.fullmatch(form, address):
+            return f"https://{found['host']}/{found['path']}"
+    if named:
+        raise InputError(
+            f"HDM_REPOSITORY={named} is no public address: write https://github.com/OWNER/NAME or unset it"
+        )
+    return None
+
+
+def checkout_commit(root: Path) -> tuple[str, bool]:
+    """The commit of the checkout in `root`, and whether files differ from it; empty outside of a checkout."""
+    commit = _git("rev-parse", "HEAD", root=root)
+    return commit, bool(_git("status", "--porcelain", "--untracked-files=no", root=root))
+
+
+def _git(*arguments: str, root: Path) -> str:
+    """Output of git where `root` is the top of a checkout; empty where it is not or there is no git."""
+    if not (root / ".git").exists():  # it may lie within a checkout of something else
+        return ""
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def profile_names(root: Path | None = None) -> list[str]:

@@ -120,7 +120,9 @@ MAY_IMPORT = {
     "outputs": set(),
     "notebooks": {"errors", "files", "project", "executions", "outputs"},
     "placeholder": {"project", "executions", "outputs"},
-    "book": {"errors", "project", "executions", "outputs", "notebooks", "placeholder"},
+    "launch": {"project"},
+    "book": {"errors", "project", "executions", "outputs", "notebooks", "placeholder", "launch"},
+    "colab": {"errors", "data", "models", "project"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

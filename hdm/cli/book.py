@@ -19,6 +19,9 @@ def add(commands: Commands) -> None:
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter"
     )
     book.add_argument(
+        "--list", action="store_true", help="say which notebooks are there and in what state, and run none"
+    )
+    book.add_argument(
         "--check", action="store_true", help="look for faults in the built pages instead (exit status 1 if any)"
     )
     book.set_defaults(run=_book)
@@ -28,6 +31,10 @@ def _book(options: argparse.Namespace) -> int:
     from hdm.book import check_pages, run_book
     from hdm.notebooks import parse_parameters
 
+    if options.list:
+        for line in _listed(options.profile):
+            print(line)
+        return 0
     if options.check:
         problems = check_pages(options.profile)
         print("\n".join(problems) or "every page is there, with its figures and without errors")
@@ -37,3 +44,17 @@ def _book(options: argparse.Namespace) -> int:
     )
     print(f"open {index}")
     return 0
+
+
+def _listed(profile: str) -> list[str]:
+    """One line a notebook: its name, state, last run (UTC), seconds and parameters, in columns."""
+    from hdm.executions import notebook_states
+
+    rows = [("notebook", "state", "last run (UTC)", "seconds", "parameters")]
+    for entry in notebook_states(profile):
+        started = (entry["started"] or "-").replace("T", " ").removesuffix("+00:00")
+        seconds = "-" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
+        parameters = " ".join(f"{name}={value}" for name, value in entry["parameters"].items())
+        rows.append((entry["notebook"], entry["state"], started, seconds, parameters or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,10 +1,11 @@
-"""What a network costs: parameters, and multiply-adds for one crop."""
+"""What a network costs: parameters, multiply-adds for one crop, and memory of a training step."""
 
 import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdm.errors import InputError
@@ -41,3 +42,36 @@ def model_cost(model: nn.Module, input_size: tuple[int, int]) -> Cost:
         shell(torch.zeros(1, 3, rows, columns, device="meta"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, counter.get_total_flops() // 2)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step holds at once. fixed: whatever the batch. per_crop: for each crop in it."""
+
+    fixed: int
+    per_crop: int
+
+
+def training_memory(model: nn.Module, input_size: tuple[int, int]) -> Memory:
+    """What a step of training with Adam in float32 needs, for crops of `input_size` (rows, columns).
+
+    fixed: weights, gradients and Adam's two averages, 16 bytes a parameter. per_crop: all that the forward pass saves
+    for the backward pass. Not counted: workspaces of convolutions, gradients of activations, the loss, and what the
+    allocator leaves unused. The network is neither run nor changed, as in `model_cost`.
+    """
+    rows, columns = input_size
+    shell = copy.deepcopy(model).to("meta").train()
+    own = {tensor.untyped_storage()._cdata for tensor in (*shell.parameters(), *shell.buffers())}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:  # one activation may be saved by several operations
+            saved[storage._cdata] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = shell(torch.zeros(2, 3, rows, columns, device="meta"))
+    del result  # until here its graph has kept what was saved
+    fixed = 16 * sum(parameter.numel() for parameter in model.parameters())
+    return Memory(fixed, sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) // 2)
