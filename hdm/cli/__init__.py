@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hdm.cli import bench, book, data, evaluate, predict, train
+from hdm.cli import bench, book, data, evaluate, export, predict, train
 from hdm.errors import InputError
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line (that of the process by default) and returns its exit status."""
     parser = argparse.ArgumentParser(prog="hdm", description="Heatmap Distribution Matching: data, training, book.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (data, train, evaluate, predict, bench, book):
+    for module in (data, train, evaluate, predict, export, bench, book):
         module.add(commands)
     options = parser.parse_args(arguments)
     try:

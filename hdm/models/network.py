@@ -1,7 +1,7 @@
 """What every pose network here has in common: how it wants its pixels, and how its head's tensors are called."""
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from hdm.errors import InputError
@@ -33,9 +33,10 @@ class PoseNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def prepare(self, images: UInt8[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
-        """RGB bytes to the normalised input of the network, the same in training and in use: (image - mean) / std.
+    def prepare(self, images: Real[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
+        """RGB to the normalised input of the network, the same in training and in use: (image - mean) / std.
 
+        images: values from 0 to 255, as bytes or of any other type.
         With `bgr` the channels are turned round first, and mean and std are not: blue pixels meet the mean of red. That
         is how the official ResNet recipes work (`COLOR_RGB: false`), and what their checkpoints were trained with.
         """
