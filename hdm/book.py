@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from hdm.errors import InputError
 from hdm.executions import executed_path, is_current, last_execution
 from hdm.launch import FOLDER, page_config, publish_notebooks
+from hdm.footers import has_figure
 from hdm.notebooks import NotebookError, execute_notebooks
 from hdm.outputs import machine_paths
 from hdm.placeholder import labels, placeholder
@@ -125,6 +126,10 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
         executed = executed_path(name, profile, root)
         wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
     wanted[Path("_config.yml")] = page_config(root)
+    if any(b"explorable-views" in content for path, content in wanted.items() if path.suffix == ".ipynb"):
+        from hdm.explorable import vega_script  # loads more than a book without such figures needs
+
+        wanted[Path("_static/vega.mjs")] = vega_script(root / "_build").read_bytes()
     stale = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target) not in wanted]
     for path in stale:
         path.unlink()
@@ -174,14 +179,9 @@ def check_pages(profile: str = "quick", root: Path | None = None) -> list[str]:
 
 
 def _count_figures(notebook: Path) -> int:
-    """How many pictures an executed notebook has for its page."""
+    """How many cells of an executed notebook have pictures for its page."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    hidden = {"remove-cell", "remove-output"}
-    shown = [
-        cell for cell in cells if cell["cell_type"] == "code" and not hidden & set(cell["metadata"].get("tags", []))
-    ]
-    kinds = [set(output.get("data", {})) for cell in shown for output in cell["outputs"]]
-    return sum(any(kind.startswith("image/") for kind in some) and "text/html" not in some for some in kinds)
+    return sum(cell["cell_type"] == "code" and has_figure(cell) for cell in cells)
 
 
 def _page_problems(path: Path, figures: int, root: Path) -> Iterator[str]:
@@ -193,11 +193,14 @@ def _page_problems(path: Path, figures: int, root: Path) -> Iterator[str]:
     if article is None or article.find("h1") is None:
         yield "the page has no title"
         return
-    images = [str(image.get("src")) for image in article.find_all("img")]
+    images = article.find_all("img")
     if len(images) < figures:
         yield f"the page has {len(images)} figures and should have {figures} or more"
-    for source in images:
+    for image in images:
+        source = str(image.get("src"))
         file = path.parent / unquote(urlsplit(source).path)
+        if image.get("alt") in (None, "", source):  # Jupyter Book puts the file's name where there is none
+            yield f"the figure {source} has no alternative text: give its cell one, mystnb.image.alt in the metadata"
         if not source.startswith("data:") and not (file.is_file() and file.stat().st_size):
             yield f"the figure {source} is missing or empty"
     if "Traceback (most recent call last)" in text or article.select(".output.traceback"):

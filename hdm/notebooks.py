@@ -30,6 +30,7 @@ from hdm.executions import (
     record_execution,
 )
 from hdm.files import write_whole
+from hdm.footers import sign_figures
 from hdm.outputs import clean_outputs
 from hdm.project import book_notebooks, load_profile, project_root, read_notebook
 
@@ -218,7 +219,7 @@ def _execute(name: str, profile: str, parameters: dict[str, Any], root: Path, la
         run["fingerprint"] = fingerprint(name, profile, parameters, root)
         _run_papermill(name, {"profile": profile, **parameters}, partial, root, progress)
         cleaned = clean_outputs(nbformat.read(partial, as_version=4), root)
-        write_whole(final, (nbformat.writes(cleaned) + "\n").encode())
+        write_whole(final, (nbformat.writes(sign_figures(cleaned, profile, root)) + "\n").encode())
         partial.unlink()
         run |= {"status": "done", "outputs": declared_files("outputs", name, profile, root)}
     except BaseException as error:

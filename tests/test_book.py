@@ -109,6 +109,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda build: edit(build, "figure", r"<img [^>]*>", ""),
         "^figure: the page has 0 figures and should have 1 or more",
     ),
+    "no alternative text": (
+        lambda build: edit(build, "figure", r'alt="[^"]*"', 'alt=""'),
+        r"^figure: the figure _images/\w+.png has no alternative text: give its cell one",
+    ),
     "no title": (lambda build: edit(build, "report", r"(?s)<h1>.*?</h1>", ""), "^report: the page has no title"),
     "traceback": (
         lambda build: add(build, "report", "<pre>Traceback (most recent call last): ...</pre>"),

@@ -100,6 +100,7 @@ MAY_IMPORT = {
     "evaluate": {"errors", "files", "pixels", "decode", "data"},
     "figures": {"errors", "pixels", "transport", "losses", "decode", "data", "records", "project"},
     "train": LOWER | {"files"},
+    "explorable": {"errors", "files", "figures", "train"},
     "inference": {"errors", "pixels", "decode", "data", "models", "evaluate"},
     "protocols": {"errors", "pixels", "data", "evaluate", "inference"},
     "published": {"errors", "project"},
@@ -118,10 +119,11 @@ MAY_IMPORT = {
     "project": {"errors"},
     "executions": {"errors", "files", "project"},
     "outputs": set(),
-    "notebooks": {"errors", "files", "project", "executions", "outputs"},
+    "footers": {"errors", "records"},
+    "notebooks": {"errors", "files", "project", "executions", "outputs", "footers"},
     "placeholder": {"project", "executions", "outputs"},
     "launch": {"project"},
-    "book": {"errors", "project", "executions", "outputs", "notebooks", "placeholder", "launch"},
+    "book": {"errors", "project", "executions", "outputs", "footers", "notebooks", "placeholder", "launch", "explorable"},
     "colab": {"errors", "data", "models", "project"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
