@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env book lab test test-slow lint format clean
+.PHONY: help env book lab test test-slow test-pages lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test: $(STAMP) ## fast tests; at least 90 % of the package's lines must be cover
 
 test-slow: $(STAMP) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow --timeout=900
+
+test-pages: $(STAMP) ## look at the built pages of PROFILE in a browser (Chromium), and keep pictures of them
+	HDM_PROFILE=$(PROFILE) $(BIN)/python -m pytest -m browser tests/book
 
 lint: $(STAMP) ## check style and types, notebooks included
 	$(BIN)/ruff check .
