@@ -1,13 +1,18 @@
 """What an executed notebook shows, made fit to print: no paths of this machine, no warnings, no progress bars."""
 
+import base64
 import html
 import re
 import sys
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from sysconfig import get_path
 from typing import Any
 
+from PIL import Image
+
+PHOTOGRAPH = 20_000  # bytes, above which a picture within a drawing is stored as a photograph
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -37,8 +42,24 @@ def without_machine_paths(text: str, root: Path) -> str:
     return text
 
 
+def with_light_photographs(drawing: str) -> str:
+    """An SVG drawing with its large opaque pictures as JPEG: lossless, a page of photographs weighs megabytes."""
+
+    def lighter(found: re.Match[str]) -> str:
+        data = base64.b64decode(found[1])
+        picture = Image.open(BytesIO(data)).convert("RGBA")
+        if len(data) < PHOTOGRAPH or picture.getextrema()[3] != (255, 255):
+            return found[0]
+        stored = BytesIO()
+        picture.convert("RGB").save(stored, "jpeg", quality=90, subsampling=0, optimize=True)
+        return f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"
+
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", lighter, drawing)
+
+
 def clean_outputs(notebook: Any, root: Path) -> Any:
-    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets.
+    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets, and
+    drawings that load fast.
 
     Warnings are for the person who runs the book, who has seen them; widgets, which is how progress bars appear in a
     notebook, need a live kernel. What papermill noted of paths and times goes too.
@@ -65,4 +86,6 @@ def clean_outputs(notebook: Any, root: Path) -> Any:
             for kind, content in output.get("data", {}).items():
                 if kind.startswith("text/") or kind == "image/svg+xml":
                     output.data[kind] = clean(content, markup=kind in ("text/html", "text/markdown", "image/svg+xml"))
+                if kind == "image/svg+xml" and isinstance(content, str):
+                    output.data[kind] = with_light_photographs(output.data[kind])
     return notebook

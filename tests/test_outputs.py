@@ -1,11 +1,17 @@
 """Outputs of notebooks, made fit to print. What a whole notebook shows is tested in `test_notebooks.py`."""
 
+import base64
+import re
 import sys
+from io import BytesIO
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
+from PIL import Image
 
-from hdm.outputs import clean_outputs, without_machine_paths
+from hdm.outputs import clean_outputs, with_light_photographs, without_machine_paths
 
 
 def test_clean_outputs_drops_widgets_and_mends_drawings(tmp_path: Path) -> None:
@@ -28,3 +34,38 @@ def test_paths_of_this_machine_are_named(tmp_path: Path) -> None:
     assert "<env>/bin" in shown
     assert f"{tmp_path}/" not in shown
     assert shown.endswith(f"data{tmp_path}"), "the end of another path is none of ours"
+
+
+def drawing_of(*pictures: np.ndarray) -> str:
+    figure, axes = plt.subplots(1, len(pictures), squeeze=False)
+    for ax, picture in zip(axes.flat, pictures, strict=True):
+        ax.imshow(picture, interpolation="none")
+    stored = BytesIO()
+    figure.savefig(stored, format="svg")
+    plt.close(figure)
+    return stored.getvalue().decode()
+
+
+def test_photographs_in_drawings_are_light(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    smooth = np.linspace(0, 200, 240 * 180).reshape(240, 180, 1) + np.zeros(3)
+    photograph = (smooth + rng.normal(0, 8, smooth.shape[:2])[..., None]).clip(0, 255).astype(np.uint8)
+    heatmap = rng.random((8, 6))
+    veil = np.concatenate([photograph, np.full((240, 180, 1), 128, np.uint8)], axis=2)
+    given = drawing_of(photograph, heatmap, veil)
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"image/svg+xml": given})])
+    clean_outputs(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
+    light = cell.outputs[0].data["image/svg+xml"]
+    assert re.findall(r"data:image/(\w+);", light) == ["jpeg", "png", "png"], "a map and what shines through stay"
+    assert len(light) < 0.8 * len(given)
+    before, after = (
+        np.asarray(Image.open(BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", text)[1]))).convert("RGB"), float)
+        for text in (given, light)
+    )
+    assert before.shape == after.shape == (240, 180, 3)
+    assert np.abs(before - after).mean() < 3
+
+
+def test_a_drawing_without_photographs_is_left_as_it_is() -> None:
+    given = drawing_of(np.eye(5))
+    assert with_light_photographs(given) == given
