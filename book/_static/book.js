@@ -39,10 +39,12 @@ function makeSortable(table) {
   });
 }
 
+// One head to a column and one row to a thing: not a table of a few things side by side, whose rows have heads.
 function isPlain(table) {
   const spans = [...table.querySelectorAll("th, td")].some((cell) => cell.colSpan > 1 || cell.rowSpan > 1);
   const heads = table.tHead?.rows.length === 1 ? [...table.tHead.rows[0].cells] : [];
-  return !spans && table.tBodies.length === 1 && heads.length > 0 && heads.every((head) => head.textContent.trim());
+  const listed = table.tBodies.length === 1 && !table.tBodies[0].querySelector("th");
+  return !spans && listed && heads.length > 0 && heads.every((head) => head.textContent.trim());
 }
 
 // A box with something beyond its edge takes the focus, so that arrow keys scroll it.
