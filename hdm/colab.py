@@ -14,7 +14,7 @@ import torch
 from hdm.data.archives import unpack
 from hdm.data.download import download, part_of
 from hdm.data.fetch import fetch
-from hdm.data.manifest import KINDS, read_manifest
+from hdm.data.manifest import KINDS, MANIFEST, read_manifest
 from hdm.errors import InputError
 from hdm.models import build_model, training_memory
 from hdm.project import load_profile, project_root
@@ -95,7 +95,7 @@ def keep_on_drive(root: Path, profile: str, drive: Path) -> None:
         here.symlink_to(there, target_is_directory=True)
 
 
-def fetch_data(settings: dict[str, Any], root: Path) -> None:
+def fetch_data(settings: dict[str, Any], root: Path, manifest: Path = MANIFEST) -> None:
     """Downloads a profile's data set, as the few archives that its publisher offers, unless it is generated or there.
 
     Raises InputError where a part can't be downloaded or must be fetched by hand.
@@ -104,7 +104,8 @@ def fetch_data(settings: dict[str, Any], root: Path) -> None:
     folder = root / Path(place).expanduser()
     if kind not in KINDS or (os.environ.get("HDM_DATA") and folder.is_dir()):
         return
-    report = fetch(kind, folder, only=[asset.name for asset in read_manifest()[kind] if not asset.optional])
+    wanted = [asset.name for asset in read_manifest(manifest)[kind] if not asset.optional]
+    report = fetch(kind, folder, only=wanted, manifest=manifest)
     if not report.complete:
         raise InputError("; and ".join(report.by_hand))
 

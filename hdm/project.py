@@ -73,10 +73,10 @@ def repository_url(root: Path | None = None) -> str | None:
     named = os.environ.get("HDM_REPOSITORY")
     address = named or _git("remote", "get-url", "origin", root=root or project_root())
     host = r"(?:[^@/\s]+@)?(?P<host>[\w-]+(?:\.[\w-]+)*\.[a-z]{2,})"
-    path = r"(?P<path>[\w.-]+(?:/[\w.-]+)+?)(?:\.git)?/?"
+    path = r"(?P<path>[\w.-]+(?:/[\w.-]+)+)/?"
     for form in (rf"https?://{host}/{path}", rf"ssh://{host}(?::\d+)?/{path}", rf"{host}:{path}"):
         if found := re.fullmatch(form, address):
-            return f"https://{found['host']}/{found['path']}"
+            return f"https://{found['host']}/{found['path'].removesuffix('.git')}"
     if named:
         raise InputError(
             f"HDM_REPOSITORY={named} is no public address: write https://github.com/OWNER/NAME or unset it"

@@ -15,6 +15,7 @@ from hdm.executions import (
     executions,
     fingerprint,
     is_current,
+    notebook_states,
     record_execution,
 )
 from hdm.files import write_whole
@@ -152,6 +153,35 @@ def test_current_until_something_changes(project: Path) -> None:
     record_execution("report", "quick", project, status="done")
     executed.unlink()
     assert not is_current("report", "quick", {}, project)
+
+
+def test_states_of_all_notebooks(project: Path) -> None:
+    made, executed = project / "made" / "quick.txt", executed_path("report", "quick", project)
+    made.parent.mkdir()
+    made.write_text("run\n")
+    write_whole(executed, b"{}")
+    parameters = {"seed": 3}
+    mark = fingerprint("report", "quick", parameters, project)
+    outputs = declared_files("outputs", "report", "quick", project)
+    run = {"parameters": parameters, "started": "2026-01-01T00:00:00+00:00", "seconds": 3.0}
+    record_execution("report", "quick", project, **run, status="done", fingerprint=mark, outputs=outputs)
+    record_execution("figure", "quick", project, **run | {"parameters": {}}, status="failed")
+    report, figure, slow = notebook_states("quick", project)
+    assert report == {"notebook": "report", "state": "current", **run}
+    assert (figure["state"], slow["state"], slow["started"]) == ("failed", "never run", None)
+    (project / "input.txt").unlink()  # without this input it cannot be run, and what is shown is out of date
+    assert notebook_states("quick", project)[0]["state"] == "changed"
+    assert not is_current("report", "quick", parameters, project)
+    with pytest.raises(InputError, match="unknown profile 'fast'"):
+        notebook_states("fast", project)
+
+
+def test_public_address_is_an_input(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HDM_REPOSITORY", raising=False)
+    declare(project, "slow", inputs=["repository"])
+    assert declared_files("inputs", "slow", "quick", project) == [[[None]]]
+    monkeypatch.setenv("HDM_REPOSITORY", "https://github.com/someone/heatmaps")
+    assert declared_files("inputs", "slow", "quick", project) == [[["https://github.com/someone/heatmaps"]]]
 
 
 def test_damaged_list_of_executions(project: Path) -> None:

@@ -1,12 +1,22 @@
 """The project's folder, its pages and its profiles; no notebook runs here."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hdm.errors import InputError
-from hdm.project import book_notebooks, book_pages, load_profile, profile_names, project_root, read_notebook
+from hdm.project import (
+    book_notebooks,
+    book_pages,
+    checkout_commit,
+    load_profile,
+    profile_names,
+    project_root,
+    read_notebook,
+    repository_url,
+)
 
 
 @pytest.fixture
@@ -113,3 +123,34 @@ def test_notebook_that_is_none(project: Path, text: str) -> None:
     (project / "book" / "report.ipynb").write_text(text)
     with pytest.raises(InputError, match=r"report.ipynb is not a valid notebook"):
         read_notebook("report", project)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://github.com/someone/heatmaps.git", "https://github.com/someone/heatmaps"),
+        ("http://github.com/someone/heatmaps/", "https://github.com/someone/heatmaps"),
+        ("https://user:secret@github.com/someone/heatmaps", "https://github.com/someone/heatmaps"),
+        ("git@github.com:someone/heatmaps.git", "https://github.com/someone/heatmaps"),
+        ("ssh://git@gitlab.example.org:2222/group/sub/heat.maps.git", "https://gitlab.example.org/group/sub/heat.maps"),
+        ("http://127.0.0.1:8000/someone/heatmaps", None),
+        ("https://localhost/someone/heatmaps", None),
+        ("../heatmaps.git", None),
+        ("/srv/git/heatmaps.git", None),
+        ("file:///srv/git/heatmaps.git", None),
+    ],
+)
+def test_public_address(project: Path, monkeypatch: pytest.MonkeyPatch, address: str, expected: str | None) -> None:
+    monkeypatch.delenv("HDM_REPOSITORY", raising=False)
+    assert repository_url(project) is None, "no checkout"
+    assert checkout_commit(project) == ("", False)
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    assert repository_url(project) is None, "no remote"
+    subprocess.run(["git", "remote", "add", "origin", address], cwd=project, check=True)
+    assert repository_url(project) == expected
+    monkeypatch.setenv("HDM_REPOSITORY", address)
+    if expected:
+        assert repository_url(project) == expected
+    else:
+        with pytest.raises(InputError, match=r"^HDM_REPOSITORY=.* is no public address"):
+            repository_url(project)

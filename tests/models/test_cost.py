@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hdm.errors import InputError
-from hdm.models import Cost, PoseNetwork, build_model, model_cost
+from hdm.models import Cost, Memory, PoseNetwork, build_model, model_cost, training_memory
 
 # With 17 joints (COCO) and with 16 (MPII).
 PARAMETERS = {
@@ -123,3 +123,20 @@ def test_in_words() -> None:
 def test_a_size_without_pixels() -> None:
     with pytest.raises(InputError, match="input size 0 x 64 has no pixels"):
         model_cost(nn.Conv2d(3, 4, 1), (0, 64))
+
+
+def test_memory_of_a_training_step() -> None:
+    first, last = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.Conv2d(6, 2, 1)
+    model = nn.Sequential(first, nn.ReLU(), last)
+    parameters = (3 * 9 * 6 + 6) + (6 * 2 + 2)
+    # What the convolutions read: the crop, and what the ReLU gives, which the ReLU saves too, but which is there once.
+    assert training_memory(model, (8, 12)) == Memory(16 * parameters, 4 * (3 * 8 * 12 + 6 * 4 * 6))
+
+
+def test_memory_grows_with_the_crop_and_leaves_the_network_alone() -> None:
+    model = build_model("resnet18", joints=3, head_channels=16)
+    before = copy.deepcopy(model.state_dict())
+    small, large = training_memory(model, (64, 96)), training_memory(model, (128, 192))
+    assert small.fixed == large.fixed == 16 * model_cost(model, (64, 96)).parameters
+    assert large.per_crop == pytest.approx(4 * small.per_crop, rel=1e-2)  # the averages of batch norm do not grow
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
