@@ -37,8 +37,8 @@ def network() -> Callable[..., Trained]:
         built = build_model(model, joints=joints, head_channels=8, **settings) if "hrnet" not in model else None
         built = built or build_model(model, joints=joints)
         for name, weight in built.named_parameters():
-            if name.startswith(HEAD) and weight.ndim == 4:
-                nn.init.normal_(weight, std=0.1)  # as if trained: maps with peaks
+            if weight.ndim == 4 and (name.startswith(HEAD) or "hrnet" in model):
+                nn.init.kaiming_normal_(weight)  # as if trained: maps with peaks
         return Trained(built.eval(), make_loss(loss).eval(), "some weights", SIZE, "half_pixel", "local")
 
     return make

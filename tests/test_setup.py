@@ -13,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import hdm
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -79,6 +81,18 @@ def test_citation_names_this_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
 
 
+def test_changelog_begins_with_this_version():
+    headings = re.findall(
+        r"^## \[(.+?)\] - (?:unreleased|\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert headings[0] == PROJECT["version"]
+
+
+def test_the_package_knows_its_version():
+    """Of what is installed: after a change in pyproject.toml, `make env`."""
+    assert hdm.__version__ == PROJECT["version"]
+
+
 # --- imports: arrows point one way
 
 
@@ -123,7 +137,17 @@ MAY_IMPORT = {
     "notebooks": {"errors", "files", "project", "executions", "outputs", "footers"},
     "placeholder": {"project", "executions", "outputs"},
     "launch": {"project"},
-    "book": {"errors", "project", "executions", "outputs", "footers", "notebooks", "placeholder", "launch", "explorable"},
+    "book": {
+        "errors",
+        "project",
+        "executions",
+        "outputs",
+        "footers",
+        "notebooks",
+        "placeholder",
+        "launch",
+        "explorable",
+    },
     "colab": {"errors", "data", "models", "project"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
