@@ -68,3 +68,11 @@ document.addEventListener("DOMContentLoaded", () => {
 window.addEventListener("load", () => {
   document.querySelectorAll(".cell_output .output, .pst-scrollable-table-container, div.math").forEach(reachByKeyboard);
 });
+
+// Paper is white: the dark theme's light text would vanish on it.
+window.addEventListener("beforeprint", () => {
+  const root = document.documentElement;
+  const theme = root.dataset.theme;
+  root.dataset.theme = "light";
+  window.addEventListener("afterprint", () => (root.dataset.theme = theme), { once: true });
+});
