@@ -253,11 +253,14 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Where a run comes from: commit (`unknown` outside of a checkout), uncommitted changes, versions, hardware."""
+    """Where a run comes from: commit, uncommitted changes, versions, hardware.
+
+    Outside of a checkout the commit is what HDM_COMMIT says, as whoever installed the package knows it, or `unknown`.
+    """
     # An installed package may lie within a checkout of something else, such as the .venv of another project.
     own = bool(_git("ls-files", Path(__file__).name))
     return {
-        "commit": _git("rev-parse", "HEAD") if own else "unknown",
+        "commit": _git("rev-parse", "HEAD") if own else os.environ.get("HDM_COMMIT") or "unknown",
         "dirty": own and bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {

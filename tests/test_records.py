@@ -576,6 +576,12 @@ def test_the_commit_of_another_project_is_not_taken_for_ours(checkout: Path, mon
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", False)
 
 
+def test_outside_of_a_checkout_the_commit_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.setenv("HDM_COMMIT", "0123abcd")
+    assert (provenance()["commit"], provenance()["dirty"]) == ("0123abcd", False)
+
+
 def test_without_git_the_commit_is_unknown(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert provenance()["commit"] == "unknown"
