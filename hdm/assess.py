@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
-from hdm.data import PersonCrops, PersonData, load_persons, with_detections
+from hdm.data import COCO, MPII, PersonCrops, PersonData, Skeleton, load_persons, with_detections
+from hdm.data.skeletons import skeleton_from
 from hdm.errors import InputError
 from hdm.inference import choose_device, predict_crops
 from hdm.losses import GaussianMSE
 from hdm.models import PoseNetwork, build_model, load_official
 from hdm.pixels import STRIDE
-from hdm.protocols import Rescoring, protocol_scores, write_predictions
+from hdm.protocols import Rescoring, has_ap, pixel_scores, protocol_scores, write_predictions
 from hdm.published import read_published
-from hdm.train import finished_run, trained_network
+from hdm.train import finished_run
 from hdm.train.checkpoint import read_tensors
-from hdm.train.run import network_of
+from hdm.train.run import network_of, read_weights
 
 # How the score of a person may be defined; the first is the official one.
 RESCORINGS = (
@@ -35,6 +36,7 @@ class Trained:
 
     loss: turns the network's raw output into maps, or reads the joints itself.
     weights: the name of the file or run that they come from.
+    trained_on: the skeleton of its training data, where the weights say so.
     """
 
     model: PoseNetwork
@@ -44,11 +46,20 @@ class Trained:
     convention: str = "hrnet"
     decoder: str = "quarter"
     heatmap_stride: int = STRIDE
+    trained_on: Skeleton | None = None
 
     @property
     def joints(self) -> int:
         """K, as many as the network has maps."""
         return self.model.final_layer.out_channels  # type: ignore[union-attr, return-value]
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """That of the training data; where it is not known, COCO's or MPII's by the number of joints, and of another
+        number of joints one without limbs and mirror images."""
+        known = {skeleton.joints: skeleton for skeleton in (COCO, MPII)}
+        names = tuple(f"joint_{number}" for number in range(1, self.joints + 1))
+        return self.trained_on or known.get(self.joints) or Skeleton("unknown", names, flip_pairs=(), edges=())
 
 
 def official_network(
@@ -69,7 +80,8 @@ def official_network(
 def network_of_run(folder: Path | str, checkpoints: Path | str = Path("data/checkpoints")) -> Trained:
     """The network of a run record, used as its settings say. Raises InputError where its weights are not here."""
     run = finished_run(folder, checkpoints)
-    return _as_trained(*trained_network(run), run.record["run_id"], run.record["settings"])
+    tensors, notes = read_weights(run)
+    return _as_trained(tensors, notes, run.record["run_id"], run.record["settings"])
 
 
 def network_of_weights(path: Path | str) -> Trained:
@@ -80,7 +92,7 @@ def network_of_weights(path: Path | str) -> Trained:
     tensors, notes = read_tensors(Path(path))
     if "settings" not in notes or "final_layer.bias" not in tensors:
         raise InputError(f"{path} holds no trained network: give a run's weights-*.safetensors, or its record's folder")
-    return _as_trained(*network_of(tensors, notes["settings"]), Path(path).name, notes["settings"])
+    return _as_trained(tensors, notes, Path(path).name, notes["settings"])
 
 
 def load_network(checkpoint: Path | str) -> Trained:
@@ -92,10 +104,14 @@ def load_network(checkpoint: Path | str) -> Trained:
     return network_of_weights(checkpoint)
 
 
-def _as_trained(model: PoseNetwork, loss: nn.Module, name: str, settings: Mapping[str, Any]) -> Trained:
+def _as_trained(
+    tensors: Mapping[str, Tensor], notes: Mapping[str, Any], name: str, settings: Mapping[str, Any]
+) -> Trained:
+    model, loss = network_of(tensors, settings)
     rows, columns = settings["input_size"]
     convention, stride = settings.get("convention", "half_pixel"), settings.get("heatmap_stride", STRIDE)
-    return Trained(model, loss, name, (rows, columns), convention, settings["decoder"], stride)
+    skeleton = skeleton_from(notes["skeleton"]) if "skeleton" in notes else None  # earlier versions do not say
+    return Trained(model, loss, name, (rows, columns), convention, settings["decoder"], stride, skeleton)
 
 
 def assess(
@@ -118,9 +134,13 @@ def assess(
         The table names the source in every row.
     rescorings: one row each on COCO's layout; MPII's protocol has no scores, and its table one row.
     predictions: write the file that the official evaluation takes, ranked by the first of `rescorings`.
+        Joints without an OKS-AP (`hdm.data.categories`) have one row too, of pixel errors in the crop and PCK.
     limit: only the first so many persons or boxes.
+    Raises InputError for a network of other joints than the data's, and boxes of a detector where nothing but the
+    distance to annotated joints can be measured.
     """
     data = load_persons(source, "val")
+    _check_joints(network, data)
     data = _boxes(data, boxes).head(limit)
     where = choose_device(device)
     crops = PersonCrops(data, network.input_size, convention=network.convention, heatmap_stride=network.heatmap_stride)
@@ -141,12 +161,17 @@ def assess(
     label = {
         "weights": network.weights,
         "input": f"{rows}x{columns}",
-        "data": f"{data.kind} val",
+        # Other joints in COCO's layout are not COCO's: nobody shall take the one's scores for the other's.
+        "data": f"{data.kind if data.kind != 'coco' or data.skeleton.name == 'coco' else data.skeleton.name} val",
         "persons": len(data.persons),
         "boxes": data.boxes,
         "flip test": "yes" if flip_test else "no",
         "decoder": network.decoder,
     }
+    if data.kind != "mpii" and not has_ap(data):
+        pixels = pixel_scores(data, found, *how)
+        shares = {name: 100 * value for name, value in pixels.items() if name.startswith("PCK")}
+        return pd.DataFrame([label | pixels | shares])
     if data.kind == "mpii":
         return pd.DataFrame([label | protocol_scores(data, found, *how)])
     return pd.DataFrame(
@@ -185,4 +210,19 @@ def _boxes(data: PersonData, boxes: Path | str | None) -> PersonData:
         return data
     if data.kind == "mpii":
         raise InputError("MPII's persons come with a centre and a scale: a box file is for COCO's layout")
+    if not has_ap(data):
+        raise InputError(
+            f"the category of {data.annotation_file} has no 'sigmas', without which a detector's boxes can't be "
+            "scored: add them, or leave the box file out"
+        )
     return with_detections(data, boxes)
+
+
+def _check_joints(network: Trained, data: PersonData) -> None:
+    """Raises InputError where a network's joints are not the data's: by name where both are known, else by number."""
+    names = data.skeleton.names if network.trained_on is None else network.trained_on.names
+    if network.joints != data.skeleton.joints or names != data.skeleton.names:
+        raise InputError(
+            f"{network.weights} reads {network.joints} joints of skeleton {network.skeleton.name!r}, and {data.source} "
+            f"has {data.skeleton.joints} of {data.skeleton.name!r}: a network is scored on the joints it was trained on"
+        )

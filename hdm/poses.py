@@ -26,12 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hdm.assess import Trained, load_network
-from hdm.data.coco import PERSON
 from hdm.data.crops import Crop, PersonCrops
 from hdm.data.frames import Boxes, frames_per_second, is_video, read_frames
 from hdm.data.persons import Person, PersonData
 from hdm.data.pictures import block_means, read_picture, reduced_affine, shown_region, warp_into
-from hdm.data.skeletons import COCO, MPII, Skeleton
+from hdm.data.skeletons import Skeleton
 from hdm.errors import InputError
 from hdm.figures import COLOURS
 from hdm.files import write_whole
@@ -89,7 +88,7 @@ class Poses:
         return [
             {
                 "image_id": image_id,
-                "category_id": PERSON,
+                "category_id": self.skeleton.categories[0],
                 "keypoints": np.column_stack([joints, scores]).round(3).ravel().tolist(),
                 "score": round(float(scores.mean()), 5),
                 "bbox": [round(float(side), 3) for side in box],
@@ -132,8 +131,8 @@ def predict(
         raise InputError(
             f"a picture of shape {pixels.shape} and type {pixels.dtype} is none: give (rows, columns, 3) of uint8"
         )
-    skeleton = skeleton_of(trained)
-    if flip_test and not skeleton.flip_pairs:
+    skeleton = trained.skeleton
+    if flip_test and trained.trained_on is None and not skeleton.flip_pairs:
         raise InputError("a flip test needs to know which joints change places in a mirror: switch flip_test off")
     places = _checked([(0, 0, pixels.shape[1], pixels.shape[0])] if boxes is None else boxes)
     if heatmaps and hasattr(trained.loss, "joints"):
@@ -236,14 +235,6 @@ class _Drawn:
                 raise InputError(f"{path} would be written over: give another folder for the results")
             self.video = cv2.VideoWriter(str(path), code, rate, (pixels.shape[1], pixels.shape[0]))
         self.video.write(pixels)
-
-
-def skeleton_of(network: Trained) -> Skeleton:
-    """COCO's or MPII's, by the number of joints; of another number of joints, one without limbs and mirror images."""
-    joints = network.joints
-    known = {skeleton.joints: skeleton for skeleton in (COCO, MPII)}
-    names = tuple(f"joint_{number}" for number in range(1, joints + 1))
-    return known.get(joints) or Skeleton("unknown", names, flip_pairs=(), edges=())
 
 
 @dataclass(frozen=True)

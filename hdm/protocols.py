@@ -1,7 +1,9 @@
 """The benchmarks' protocols: from predicted joints to the numbers that papers print, and to the files they score.
 
 COCO: OKS-AP over the pictures of the part, with persons rescored and suppressed as the official code does
-(HRNet, `COCODataset.evaluate`). MPII: PCKh at 0.5, at 0.1, and at the 0.11 that is widely printed as 0.1.
+(HRNet, `COCODataset.evaluate`). MPII: PCKh at 0.5, at 0.1, and at the 0.11 that is widely printed as 0.1. Joints of
+other skeletons in COCO's layout have an OKS-AP where the annotation file gives the constants of the similarity
+(`hdm.data.categories`), and else pixel errors and PCK alone, as all data sets have.
 """
 
 from dataclasses import dataclass
@@ -9,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from hdm.data.persons import GROUND_TRUTH, PersonData
 from hdm.errors import InputError
@@ -18,7 +22,9 @@ from hdm.evaluate import (
     MpiiTruth,
     coco_ap,
     coco_results,
+    localisation_error,
     oks_nms_per_image,
+    pck,
     pckh,
     person_scores,
     read_mpii_truth,
@@ -52,6 +58,11 @@ class Rescoring:
             raise InputError(f"unknown score {self.score!r}: choose one of {', '.join(SCORES)}")
 
 
+def has_ap(data: PersonData) -> bool:
+    """Whether the data set's protocol is OKS-AP, which needs the constants of its joints."""
+    return data.kind != "mpii" and bool(data.skeleton.sigmas)
+
+
 def protocol_scores(
     data: PersonData,
     predictions: Predictions,
@@ -59,13 +70,40 @@ def protocol_scores(
     convention: str = "half_pixel",
     rescoring: Rescoring | None = None,
 ) -> dict[str, float]:
-    """The scores of the data set's own protocol: AP to ARL (0 to 1) for COCO's layout, PCKh (percent) for MPII's."""
+    """The scores of the data set's own protocol: AP to ARL (0 to 1) for COCO's layout, none where its joints have no
+    constants of the similarity, and PCKh (percent) for MPII's layout."""
     if data.kind == "mpii":
         return mpii_scores(data, predictions.image_joints)
+    if not has_ap(data):
+        return {}
     results = coco_entries(data, predictions, input_size, convention, rescoring or Rescoring())
     # With ground-truth boxes only the pictures of these persons are looked at; a detector answers for every picture.
     image_ids = sorted({person.image_id for person in data.persons}) if data.boxes == GROUND_TRUTH else None
-    return coco_ap(data.annotation_file, results, image_ids)
+    return coco_ap(data.annotation_file, results, image_ids, data.skeleton.sigmas)
+
+
+def pixel_scores(
+    data: PersonData, predictions: Predictions, input_size: tuple[int, int], convention: str = "half_pixel"
+) -> dict[str, float]:
+    """Mean and median pixel error in the crop, and PCK (0 to 1): the share of joints within 0.05, 0.1 and 0.2 of the
+    longer side of the person box."""
+    points = (predictions.predicted, predictions.joints, predictions.visible)
+    sides = box_sides(data, input_size, convention)
+    return {
+        "error_px": predictions.error_px,
+        "median_error_px": float(localisation_error(*points, reduction="median")),
+        **{f"PCK@{threshold}": pck(*points, sides, threshold) for threshold in (0.05, 0.1, 0.2)},
+    }
+
+
+def box_sides(data: PersonData, input_size: tuple[int, int], convention: str = "half_pixel") -> Float[Tensor, "N"]:
+    """The longer side of each person's box, in crop pixels."""
+
+    def side(box: tuple[float, float, float, float]) -> float:
+        affine = box_affine(box, input_size, convention=convention)
+        return float(np.hypot(*affine[0, :2]) * max(box[2], box[3]))
+
+    return torch.tensor([side(person.box) for person in data.persons])
 
 
 def coco_entries(
@@ -75,7 +113,8 @@ def coco_entries(
     convention: str,
     rescoring: Rescoring,
 ) -> list[dict[str, Any]]:
-    """Predictions in COCO's result format, rescored and with near duplicates dropped."""
+    """Predictions in COCO's result format, rescored and with near duplicates dropped; all are kept where the joints
+    have no constants of the similarity that duplicates are known by."""
     image_ids = np.array([person.image_id for person in data.persons])
     box_scores = np.array([person.score for person in data.persons])
     by_definition = {"max": predictions.peaks, "mass": predictions.masses}
@@ -83,11 +122,14 @@ def coco_entries(
     definition = "box" if rescoring.score == "box" else "joints"
     scores = person_scores(joint_scores, box_scores, rescoring.threshold, definition)
     joints, kept = predictions.image_joints, np.arange(len(scores))
-    if rescoring.nms is not None:
+    if rescoring.nms is not None and has_ap(data):
         areas = np.array([crop_area(person.box, input_size, convention) for person in data.persons])
         sigmas = np.array(data.skeleton.sigmas)
         kept = oks_nms_per_image(image_ids, joints, scores, areas, sigmas, rescoring.nms)
-    return coco_results(image_ids[kept].tolist(), joints[kept], joint_scores[kept], scores[kept])
+    categories = np.array([person.category for person in data.persons])
+    return coco_results(
+        image_ids[kept].tolist(), joints[kept], joint_scores[kept], scores[kept], categories[kept].tolist()
+    )
 
 
 def crop_area(box: tuple[float, float, float, float], input_size: tuple[int, int], convention: str) -> float:

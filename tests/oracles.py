@@ -20,7 +20,8 @@ class Oracle(PoseNetwork):
         self, crops: PersonCrops, method: str, *, offset: tuple[float, float] = (0.0, 0.0), flip_test: bool = False
     ) -> None:
         super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))  # a network has a device
+        # Unused; but a network has a device, and says how many joints it knows.
+        self.final_layer = nn.Conv2d(1, crops.data.skeleton.joints, 1)
         self.crops, self.method, self.flip_test = crops, method, flip_test
         self.joints = torch.stack([crop.joints for crop in crops]) + torch.tensor(offset)
         self.seen, self.mirrored = 0, False

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from animals import make_animals
 from oracles import Oracle
 from scipy.io import loadmat
 
@@ -141,3 +142,47 @@ def test_boxes_are_the_same_crops(small_data: str, tmp_path: Path) -> None:
     found = with_detections(data, boxes_of(small_data, tmp_path / "boxes.json"))
     for one, other in zip(data.persons, found.persons, strict=True):
         assert replace(other, joints=one.joints, visible=one.visible).box == pytest.approx(one.box)
+
+
+# --- joints of another skeleton
+
+
+def test_other_joints_without_constants_have_pixel_errors_and_pck(tmp_path: Path) -> None:
+    source = f"coco:{make_animals(tmp_path / 'goats', images=9)}"
+    table = assess(oracle(source), source, flip_test=False, progress=False, predictions=tmp_path / "found.json")
+    (row,) = table.to_dict("records")
+    assert row["data"] == "goat val" and row["persons"] == 3 and "AP" not in row
+    assert row["error_px"] < 0.5 and row["PCK@0.05"] == 100
+    assert {entry["category_id"] for entry in json.loads((tmp_path / "found.json").read_text())} == {3}
+
+
+def test_other_joints_with_constants_have_an_ap(tmp_path: Path) -> None:
+    """The answer is off by the decoder's small error, which large constants forgive and tiny ones do not."""
+    source = f"coco:{make_animals(tmp_path / 'goats', images=9, sigmas=[0.05] * 5)}"
+    table = assess(oracle(source), source, flip_test=False, progress=False)
+    assert table["score"].tolist() == ["joints", "max", "mass", "box"]
+    assert table["AP"].tolist() == pytest.approx([100] * 4)
+    narrow = f"coco:{make_animals(tmp_path / 'narrow', images=9, sigmas=[0.0005] * 5)}"
+    assert assess(oracle(narrow), narrow, flip_test=False, progress=False)["AP"].max() < 90
+
+
+def test_a_network_of_other_joints_is_refused(small_data: str, tmp_path: Path) -> None:
+    source = f"coco:{make_animals(tmp_path / 'goats', images=6)}"
+    network = Trained(build_model("timm:test_resnet", head_channels=8), GaussianMSE(), "people.pth", SIZE)
+    with pytest.raises(InputError, match="people.pth reads 17 joints of skeleton 'coco', and coco:.*has 5 of 'goat'"):
+        assess(network, source)
+    skeleton = load_persons(source, "val").skeleton
+    goats = replace(
+        network, model=build_model("timm:test_resnet", joints=5, head_channels=8), trained_on=skeleton, weights="goats"
+    )
+    with pytest.raises(InputError, match="goats reads 5 joints of skeleton 'goat', and synthetic:.* has 17 of 'coco'"):
+        assess(goats, small_data)
+    other = make_animals(tmp_path / "hens", images=6, name="hen", keypoints=["beak", "comb", "wing", "tail", "claw"])
+    with pytest.raises(InputError, match="'goat', and coco:.*has 5 of 'hen'"):
+        assess(goats, f"coco:{other}")
+
+
+def test_boxes_of_a_detector_need_constants(tmp_path: Path) -> None:
+    source = f"coco:{make_animals(tmp_path / 'goats', images=6)}"
+    with pytest.raises(InputError, match="no 'sigmas', without which a detector's boxes can't be scored"):
+        assess(oracle(source), source, boxes=tmp_path / "boxes.json")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from animals import make_animals
 
 from hdm.cli import main
 from hdm.data import make_synthetic
+from hdm.executions import record_execution
 from hdm.losses import LOSSES
 from hdm.models import build_model
 
@@ -174,6 +176,8 @@ def test_bad_settings(generated: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_unknown_profile_and_run(capsys: pytest.CaptureFixture) -> None:
     assert main(["book", "--profile", "huge"]) == 2
     refused(capsys, "unknown profile 'huge'", "quick")
+    assert main(["book", "--list", "--profile", "huge"]) == 2
+    refused(capsys, "unknown profile 'huge'", "quick")
     assert main(["train", "--profile", "smoke", "--name", "magic"]) == 2
     refused(capsys, "no run 'magic'", "gaussian_mse")
 
@@ -269,6 +273,42 @@ def test_draws_people_into_pictures(
     assert len(json.loads((out / "results.json").read_text())) == count
     assert len(list(out.glob("*.png"))) == len(list(out.glob("*.npz"))) == count
     assert main([*command, str(weights), "--model", "resnet18", "--input-size", "64x64", "--flip-test"]) == 0
+
+
+@pytest.mark.slow
+def test_joints_of_another_skeleton_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The annotation file says what the joints are; the weights keep it."""
+    goats, out = make_animals(tmp_path / "goats"), tmp_path / "out"
+    assert train(goats, tmp_path, "--loss", "hdm") == 0
+    (folder,) = (tmp_path / "runs").glob("local/*")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["data"]["skeleton"] == "goat"
+    assert "PCK@0.1" in record["results"] and "AP" not in record["results"]
+    checkpoints = ["--checkpoints", str(tmp_path / "weights")]
+    capsys.readouterr()
+    assert main(["evaluate", f"coco:{goats}", "--run", str(folder), *checkpoints]) == 0
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split()[-1] == "PCK@0.2" and "goat val" in row
+    (trained,) = (tmp_path / "weights").glob("**/weights-*.safetensors")
+    command = ["predict", str(goats / "val2017"), "--checkpoint", str(trained), "--out", str(out), "--device", "cpu"]
+    assert main([*command, "--flip-test", "--least-score", "0"]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [(len(entry["keypoints"]), entry["category_id"]) for entry in results] == [(15, 3)] * 4
+    assert main(["runs", "--runs", str(tmp_path / "runs")]) == 0
+
+
+def test_parts_of_different_joints(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    goats = make_animals(tmp_path / "goats", images=6)
+    hens = make_animals(tmp_path / "hens", images=6, name="hen", keypoints=["beak", "comb", "wing", "tail", "claw"])
+    shutil.copy(annotations(hens), annotations(goats))
+    assert train(goats, tmp_path) == 2
+    refused(capsys, "person_keypoints_train2017.json has", "5 joints of 'hen'", "5 of 'goat'")
+
+
+def test_half_bodies_of_animals(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    goats = make_animals(tmp_path / "goats", images=6)
+    assert train(goats, tmp_path, "--set", "half_body=0.3") == 2
+    refused(capsys, "half_body", "'goat' has no halves")
 
 
 @pytest.mark.parametrize(
@@ -460,3 +500,18 @@ def test_help_names_every_loss(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--help"])
     named = set(capsys.readouterr().out.replace(",", " ").split())
     assert set(LOSSES) <= named
+
+
+def test_notebooks_are_listed(repository: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(repository / "tests" / "notebooks", tmp_path / "project")
+    (tmp_path / "project" / "_config.yml").touch()
+    (tmp_path / "project" / "book" / "_toc.yml").write_text("root: index\nchapters: [{file: slow}, {file: figure}]\n")
+    monkeypatch.setenv("HDM_ROOT", str(tmp_path / "project"))
+    run = {"status": "failed", "started": "2026-01-02T03:04:05+00:00", "seconds": 6.7, "parameters": {"seed": 3}}
+    record_execution("figure", "quick", tmp_path / "project", **run)
+    assert main(["book", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "notebook  state      last run (UTC)       seconds  parameters",
+        "slow      never run  -                    -        -",
+        "figure    failed     2026-01-02 03:04:05  6.7      seed=3",
+    ]

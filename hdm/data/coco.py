@@ -3,9 +3,10 @@
     DIR/annotations/person_keypoints_{train,val}2017.json
     DIR/{train,val}2017/*.jpg
 
-The generated data set has the same layout and goes through the same code. As in the official recipe (HRNet,
-`_load_coco_keypoint_annotation_kernal`) a sample is a person that is no crowd and has a labelled joint, and its box is
-cut to the picture.
+The generated data set has the same layout and goes through the same code, and so does one of hands or animals, whose
+annotation file says what their joints are (`hdm.data.categories`); a "person" then is whatever has the joints. As in
+the official recipe (HRNet, `_load_coco_keypoint_annotation_kernal`) a sample is a person that is no crowd and has a
+labelled joint, and its box is cut to the picture.
 """
 
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from hdm.data.categories import read_skeleton
 from hdm.data.persons import Person, PersonData, check_fields, check_image, image_names, numbers, read_json
-from hdm.data.skeletons import COCO, Skeleton
+from hdm.data.skeletons import Skeleton
 from hdm.errors import InputError
 
 FOLDERS = {"train": "train2017", "val": "val2017"}
-PERSON = 1  # COCO's id of the category person
 GIVE = "a COCO keypoint annotation file"  # what error messages ask for
 # What every annotation must have: the crops need some of it, COCO's evaluation the rest.
 FIELDS = ("id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints", "area", "iscrowd")
@@ -42,14 +43,14 @@ def load_coco(source: str, root: Path, part: str, *, check_images: bool = True) 
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f"annotation file {annotation_file} has no list {key!r}: give {GIVE}")
-    skeleton = _skeleton(content, annotation_file)
+    skeleton = read_skeleton(content, annotation_file)
     images = _images(content, root / FOLDERS[part], annotation_file, check_images)
     sizes = {image["id"]: (image.get("width", np.inf), image.get("height", np.inf)) for image in content["images"]}
     persons: list[Person] = []
     skipped = {"crowd": 0, "no labelled joint": 0, "no area": 0}
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')} in {annotation_file}"
-        _check_annotation(annotation, images, where)
+        _check_annotation(annotation, skeleton, images, where)
         joints, visible = _joints(annotation, skeleton, where)
         if annotation["iscrowd"]:
             skipped["crowd"] += 1
@@ -59,24 +60,13 @@ def load_coco(source: str, root: Path, part: str, *, check_images: bool = True) 
             skipped["no area"] += 1
         else:
             image_id = annotation["image_id"]
-            persons.append(Person(annotation["id"], image_id, images[image_id], box, joints, visible))
+            category = annotation["category_id"]
+            persons.append(
+                Person(annotation["id"], image_id, images[image_id], box, joints, visible, category=category)
+            )
     if not persons:
         raise InputError(f"{annotation_file} holds no person with a labelled joint: is it a keypoint annotation file?")
     return PersonData(source, part, annotation_file, skeleton, tuple(persons), skipped, sha256, images)
-
-
-def _skeleton(content: dict, path: Path) -> Skeleton:
-    """The COCO skeleton, after a look that the file's person category names the same joints."""
-    for category in content["categories"]:
-        if "keypoints" in category:
-            if category["keypoints"] != list(COCO.names):
-                raise InputError(f"{path} names other joints than COCO's 17, or in another order: not supported yet")
-            if category.get("id") != PERSON:
-                raise InputError(
-                    f"{path} gives the category with keypoints the id {category.get('id')}, not {PERSON}: renumber it"
-                )
-            return COCO
-    raise InputError(f"no category of {path} has 'keypoints': give person_keypoints_*.json, not instances_*.json")
 
 
 def _images(content: dict, folder: Path, path: Path, check_images: bool) -> dict[int, Path]:
@@ -96,16 +86,17 @@ def _images(content: dict, folder: Path, path: Path, check_images: bool) -> dict
     return images
 
 
-def _check_annotation(annotation: dict, images: dict[int, Path], where: str) -> None:
+def _check_annotation(annotation: dict, skeleton: Skeleton, images: dict[int, Path], where: str) -> None:
     """Looks that an annotation has every field, and an image and a category that the file knows."""
     check_fields(annotation, FIELDS, where, GIVE)
     _id(annotation, "id", where)
     image_id = _id(annotation, "image_id", where)
     if image_id not in images:
         raise InputError(f"{where} belongs to image id {image_id}, which the file does not list: mend or drop it")
-    if annotation["category_id"] != PERSON:
+    if annotation["category_id"] not in skeleton.categories:
         raise InputError(
-            f"{where} belongs to category id {annotation['category_id']!r}, not {PERSON}, the persons': mend or drop it"
+            f"{where} belongs to category id {annotation['category_id']!r}, not "
+            f"{' or '.join(map(str, skeleton.categories))}, which has keypoints: mend or drop it"
         )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hdm.data.coco import PERSON
 from hdm.data.persons import Person, PersonData, check_fields, numbers, read_json
 from hdm.errors import InputError
 from hdm.pixels import centred_box
@@ -48,7 +47,7 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
                 f"{where} belongs to image id {entry['image_id']!r}, which {data.annotation_file} does not list: "
                 "give boxes for the same pictures"
             )
-        if entry["category_id"] != PERSON:
+        if entry["category_id"] not in data.skeleton.categories:
             skipped["another category"] += 1
         elif score < least_score:
             skipped["low score"] += 1
@@ -56,7 +55,8 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
             x, y, width, height = box.tolist()
             area = centred_box((x + width / 2, y + height / 2), width, height)
             image_id = entry["image_id"]
-            persons.append(Person(number, image_id, data.images[image_id], area, joints, visible, float(score)))
+            found = (float(score), entry["category_id"])
+            persons.append(Person(number, image_id, data.images[image_id], area, joints, visible, *found))
     if not persons:
         raise InputError(
             f"box file {path} holds no person with a score of {least_score} or more: lower the least score"

@@ -14,7 +14,6 @@ from typing import Any
 
 from scipy.io import loadmat
 
-from hdm.data.coco import PERSON
 from hdm.data.download import part_of
 from hdm.data.manifest import (
     MANIFEST,
@@ -26,6 +25,7 @@ from hdm.data.manifest import (
     readable,
     sha256_of,
 )
+from hdm.data.skeletons import PERSON
 from hdm.errors import InputError
 
 COCO_PARTS = {"train2017": (149_813, 118_287), "val2017": (6_352, 5_000)}  # persons, images

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from hdm.data.skeletons import Skeleton
+from hdm.data.skeletons import PERSON, Skeleton
 from hdm.errors import InputError
 
 PARTS = ("train", "val")
@@ -24,6 +24,7 @@ class Person:
 
     box: (x, y, width, height) in image pixels as COCO gives it; `hdm.pixels.box_affine` says what it covers.
     score: of the detector that found the box, 1 for an annotated person.
+    category: its category id in COCO's layout, 1 for a person.
     """
 
     annotation_id: int
@@ -33,6 +34,7 @@ class Person:
     joints: Float[ndarray, "K 2"]
     visible: Float[ndarray, "K"]
     score: float = 1.0
+    category: int = PERSON
 
 
 @dataclass(frozen=True)

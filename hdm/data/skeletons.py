@@ -1,6 +1,10 @@
 """Skeletons: the names of the joints, which are mirror images of each other, and how they are connected."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+PERSON = 1  # COCO's id of the category person
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,7 @@ class Skeleton:
     sigmas: K constants of the object keypoint similarity, in units of the square root of the person's area; none where
         the data set is not scored by it.
     upper_body: indices of the joints that a half-body view may show instead of the others.
+    categories: ids that annotations of this skeleton have in COCO's layout; results are written with the first.
     """
 
     name: str
@@ -21,6 +26,7 @@ class Skeleton:
     edges: tuple[tuple[int, int], ...]
     sigmas: tuple[float, ...] = ()
     upper_body: tuple[int, ...] = ()
+    categories: tuple[int, ...] = (PERSON,)
 
     @property
     def joints(self) -> int:
@@ -34,6 +40,13 @@ class Skeleton:
         for left, right in self.flip_pairs:
             order[left], order[right] = right, left
         return order
+
+
+def skeleton_from(plain: Mapping[str, Any]) -> Skeleton:
+    """The skeleton that `dataclasses.asdict` and JSON made plain values of: a file of weights holds it so."""
+    pairs = {name: tuple(map(tuple, plain[name])) for name in ("flip_pairs", "edges")}
+    lists = {name: tuple(plain[name]) for name in ("names", "sigmas", "upper_body", "categories")}
+    return Skeleton(**{"name": plain["name"], **pairs, **lists})
 
 
 def _sides(*names: str) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ from numpy import ndarray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from hdm.data import skeletons
+from hdm.data.skeletons import PERSON
 from hdm.errors import InputError
 from hdm.files import write_whole
 
 # The order of COCOeval's `stats` for keypoints.
 METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
-JOINTS = 17  # pycocotools knows the constants of COCO's joints only
 FIELDS = ("image_id", "category_id", "keypoints", "score")  # of one person in COCO's result format
 
 
@@ -27,12 +28,14 @@ def coco_results(
     joints: Float[ndarray, "N K 2"],
     scores: Float[ndarray, "N K"],
     person_scores: Float[ndarray, "N"] | None = None,
+    category_ids: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Predictions in COCO's result format, one entry per person.
 
     joints: image pixels. scores: per joint; they stand third beside x and y, rounded to four places as these are.
     person_scores: what AP ranks persons by, such as `hdm.evaluate.person_scores`; by default the mean of the joints'
         scores (ground-truth boxes all have score 1, so no box score enters).
+    category_ids: of the persons; by default 1, COCO's person.
     Raises InputError where these are not for the same persons and joints.
     """
     if person_scores is None:
@@ -43,9 +46,15 @@ def coco_results(
             f"{person_scores.shape} do not match: give N, (N, K, 2), (N, K) and (N,)"
         )
     keypoints = np.concatenate([joints, scores[..., None]], axis=-1, dtype=float).round(4)
+    category_ids = [PERSON] * len(image_ids) if category_ids is None else category_ids
     return [
-        {"image_id": int(image_id), "category_id": 1, "keypoints": points.ravel().tolist(), "score": float(score)}
-        for image_id, points, score in zip(image_ids, keypoints, person_scores, strict=True)
+        {
+            "image_id": int(image),
+            "category_id": int(category),
+            "keypoints": points.ravel().tolist(),
+            "score": float(score),
+        }
+        for image, category, points, score in zip(image_ids, category_ids, keypoints, person_scores, strict=True)
     ]
 
 
@@ -72,11 +81,15 @@ def write_coco_results(path: Path | str, results: list[dict[str, Any]]) -> None:
 
 
 def coco_ap(
-    annotation_file: Path | str, results: list[dict[str, Any]], image_ids: Sequence[int] | None = None
+    annotation_file: Path | str,
+    results: list[dict[str, Any]],
+    image_ids: Sequence[int] | None = None,
+    sigmas: Sequence[float] = skeletons.COCO.sigmas,
 ) -> dict[str, float]:
     """AP, AP50, AP75, APM, APL and the same for AR (0 to 1; -1 where the annotations hold no person of that size).
 
-    results: as `coco_results` makes them. image_ids: the images to count, all of the file by default.
+    results: as `coco_results` makes them. image_ids: the images to count, all of the file by default. sigmas: the K
+        constants sigma_k of the similarity, by default those of COCO's 17 joints.
     The similarity is exp(-d^2 / (2 area (2 sigma_k)^2)), averaged over labelled joints, as pycocotools computes it.
     The results are left as they are: of each entry only image_id, category_id, keypoints and score are looked at.
     Raises InputError for a file that is no COCO annotation file, no results, and results that do not fit it or are not
@@ -94,8 +107,9 @@ def coco_ap(
             truth.createIndex()
         except (OSError, ValueError, AssertionError, KeyError, TypeError) as error:
             raise InputError(f"{annotation_file} can't be read as COCO annotations ({error!r})") from error
-        _check_fit(results, truth, annotation_file)
+        _check_fit(results, truth, annotation_file, len(sigmas))
         evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         if image_ids is not None:
             evaluation.params.imgIds = sorted(set(image_ids))
         try:
@@ -122,10 +136,10 @@ def _check_entries(results: list[dict[str, Any]]) -> None:
             raise InputError(f"a prediction for image id {result['image_id']} holds NaN: check the network's output")
 
 
-def _check_fit(results: list[dict[str, Any]], truth: COCO, annotation_file: Path | str) -> None:
-    lengths = {len(result["keypoints"]) for result in results} - {3 * JOINTS}
+def _check_fit(results: list[dict[str, Any]], truth: COCO, annotation_file: Path | str, joints: int) -> None:
+    lengths = {len(result["keypoints"]) for result in results} - {3 * joints}
     if lengths:
-        raise InputError(f"a prediction has {min(lengths)} keypoint numbers: COCO's evaluation takes {JOINTS} x 3")
+        raise InputError(f"a prediction has {min(lengths)} keypoint numbers: COCO's evaluation takes {joints} x 3")
     for key, known in (("image_id", truth.getImgIds()), ("category_id", truth.getCatIds())):
         unknown = {result[key] for result in results} - set(known)
         if unknown:

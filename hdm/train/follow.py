@@ -28,9 +28,9 @@ from hdm.evaluate import (
 from hdm.inference import Predictions
 from hdm.models import PoseNetwork
 from hdm.pixels import crops_to_image, heatmap_to_crop
-from hdm.protocols import Rescoring
+from hdm.protocols import Rescoring, box_sides
 from hdm.train.config import TrainConfig
-from hdm.train.validation import box_sides, rescored, scores, validate
+from hdm.train.validation import rescored, scores, validate
 
 FOLLOWED_BY = "local"  # the decoder of the errors along the way, the same for all losses
 # Definitions of a joint's score that a person's score is the mean of; `box` is the box's own.
@@ -145,7 +145,7 @@ def _trust(found: Predictions, crops: PersonCrops, config: TrainConfig) -> dict[
     """How well the joints' scores tell found joints from others, and how far they are from the share of found ones."""
     counts = found.visible > 0
     error = localisation_error(found.predicted, found.joints, found.visible, reduction="none")
-    hits = (error <= HIT * box_sides(crops.data, config).unsqueeze(-1))[counts].numpy()
+    hits = (error <= HIT * box_sides(crops.data, config.input_size, config.convention).unsqueeze(-1))[counts].numpy()
     numbers = {}
     for name, values in (("max", found.peaks), ("mass", found.masses)):
         score = values[counts].double().numpy()

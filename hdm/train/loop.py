@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import cv2
 import pandas as pd
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hdm.data import PersonData, hold_out, load_persons, with_label_noise
 from hdm.data.batches import WorkerDied, steps_per_epoch
 from hdm.data.crops import Crop, PersonCrops
 from hdm.errors import Diverged, InputError, Stopped
+from hdm.models import PoseNetwork
 from hdm.protocols import mpii_truth
 from hdm.records import RUNS, now, provenance, read_run, write_run
 from hdm.train.checkpoint import only_here, write_tensors
@@ -36,6 +37,9 @@ from hdm.train.run import CHECKPOINTS, Run, finished_run, recorded_run, run_fold
 from hdm.train.state import Training, restore, save, start_training, state_to_go_on_from, tidy_up, write_weights
 from hdm.train.validation import headline, mean_pose_error_px, scores, validate
 
+# What is told of each epoch: settings, epoch, network, loss.
+AfterEpoch = Callable[[TrainConfig, int, PoseNetwork, nn.Module], None]
+
 
 def train(
     config: TrainConfig,
@@ -48,6 +52,7 @@ def train(
     log: Log = print,
     progress: bool | None = None,
     tensorboard: Path | str | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Run:
     """Trains a network as `config` says, validates it after every epoch, and writes a run record.
 
@@ -58,12 +63,16 @@ def train(
         from the newest one in that folder.
     log: is given one line per epoch. progress: show a bar; None does so where a person looks on.
     tensorboard: a folder for TensorBoard's files: loss, gradient norm and learning rate of each step, and the epochs.
+    after_epoch: called in the main process after each epoch, and before the first as epoch 0, with the config, the
+        epoch, the network as it was validated and its loss, both in evaluation mode: `hdm.train.Film` is one. It sees
+        only the epochs that this call trains.
     Raises InputError for bad data, bad settings, a network that diverges, a state of other settings, and a run that
     another process is training; Stopped, after saving, on Ctrl-C and SIGTERM.
     """
     cv2.setNumThreads(0)  # OpenCV's threads and torch's get in each other's way
     # With a cache the pictures themselves need not be here.
     train_data, val_data = (load_persons(config.data, part, check_images=not config.cache) for part in ("train", "val"))
+    _check_skeletons(train_data, val_data, config)
     data_sha256 = train_data.sha256 + val_data.sha256
     if config.held_out:
         train_data, val_data = hold_out(train_data, config.held_out)
@@ -89,7 +98,7 @@ def train(
         run_id = _new_id(Path(runs) / profile, config.loss, key)
         mean_pose_error = mean_pose_error_px(train_data, val_data, config)
         run = Progress(run_id, config.as_dict(), data_sha256, mean_pose_error)
-        t = start_training(config, engine, folder, run, train_data.skeleton.joints)
+        t = start_training(config, engine, folder, run, train_data.skeleton)
         train_crops = make_train_crops(train_data, config, t.learner.loss)
         val_crops = make_val_crops(val_data, config)
         steps = config.epochs * steps_per_epoch(len(train_crops), config.batch_size, config.drop_last)
@@ -103,7 +112,7 @@ def train(
         if tensorboard is not None:
             engine.init_trackers(t.run.run_id)
 
-        _loop(t, train_crops, val_crops, steps, stop, log, progress)
+        _loop(t, train_crops, val_crops, steps, stop, log, progress, after_epoch)
 
         record = {
             "run_id": t.run.run_id,
@@ -129,6 +138,7 @@ def _loop(
     stop: StopRequest,
     log: Log,
     progress: bool | None,
+    after_epoch: AfterEpoch | None,
 ) -> None:
     """Takes steps to the end of the last epoch, and measures each epoch; epoch 0 is the untrained network."""
     config, engine, per_epoch = t.config, t.engine, steps // t.config.epochs
@@ -143,6 +153,9 @@ def _loop(
                 _enter(t, row)
                 saved = time.monotonic()
                 log(epoch_line(row, config.loss, config.epochs, headline(t.run.results)))
+                if after_epoch is not None and engine.is_main_process:
+                    after_epoch(config, row["epoch"], t.network.eval(), t.learner.loss.eval())
+                    t.wrapped.train()
                 continue
             clock = time.perf_counter()
             with _interruptible(t, stop):
@@ -317,9 +330,22 @@ def _finish(t: Training, crops: PersonCrops, record: dict[str, Any], runs: Path)
     return result[0]
 
 
+def _check_skeletons(train_data: PersonData, val_data: PersonData, config: TrainConfig) -> None:
+    """Raises InputError where the two parts have different joints, or no halves for half-body views."""
+    ours, theirs = train_data.skeleton, val_data.skeleton
+    if ours.names != theirs.names:
+        raise InputError(
+            f"{train_data.annotation_file} has {ours.joints} joints of {ours.name!r}, {val_data.annotation_file.name} "
+            f"{theirs.joints} of {theirs.name!r}: both need the same, in the same order"
+        )
+    if config.half_body and not ours.upper_body:
+        raise InputError(f"setting half_body shows half a body, and skeleton {ours.name!r} has no halves: set it to 0")
+
+
 def _data_section(config: TrainConfig, train_data: PersonData, val_data: PersonData) -> dict[str, Any]:
     return {
         "source": config.as_dict()["data"],
+        "skeleton": val_data.skeleton.name,
         "train_persons": len(train_data.persons),
         "val_persons": len(val_data.persons),
         "train_sha256": train_data.sha256,

@@ -55,12 +55,20 @@ def trained_network(run: Run) -> tuple[PoseNetwork, nn.Module]:
 
     Raises InputError where the weights are not on this machine: records are kept in the repository, weights are not.
     """
+    tensors, _ = read_weights(run)
+    return network_of(tensors, run.record["settings"])
+
+
+def read_weights(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a finished run, and what is noted with them: settings, step, skeleton.
+
+    Raises InputError where they are not on this machine.
+    """
     if not run.checkpoint.exists():
         raise InputError(f"weights {run.checkpoint} of run {run.record['run_id']} are not there: train it again")
     if run.checkpoint.suffix == ".pt":
         raise InputError(f"weights {run.checkpoint} were written by an earlier version: train it again")
-    tensors, _ = read_tensors(run.checkpoint)
-    return network_of(tensors, run.record["settings"])
+    return read_tensors(run.checkpoint)
 
 
 def network_of(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[PoseNetwork, nn.Module]:

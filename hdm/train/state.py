@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hdm.data.skeletons import Skeleton
 from hdm.errors import InputError
 from hdm.losses import CrossEntropy, make_loss
 from hdm.models import PoseNetwork, build_model
@@ -30,8 +31,8 @@ class Training:
 
     folder: of its states and weights. wrapped: the learner as Accelerate runs it. average: of the weights, where the
     config asks for one. totals: of the epoch at hand, sums over its steps of loss times weight, of weight, and of the
-    gradient's norm; of several processes each has its share. followed: losses and errors (2, N, K) of each epoch, of a
-    run that is followed.
+    gradient's norm; of several processes each has its share. skeleton: of the data, kept with the weights.
+    followed: losses and errors (2, N, K) of each epoch, of a run that is followed.
     """
 
     config: TrainConfig
@@ -43,6 +44,7 @@ class Training:
     optimizer: AcceleratedOptimizer
     average: AveragedModel | None
     totals: Tensor
+    skeleton: Skeleton
     followed: list[Tensor] = field(default_factory=list)
 
     @property
@@ -51,12 +53,14 @@ class Training:
         return self.learner.model if self.average is None else self.average.module  # type: ignore[return-value]
 
 
-def start_training(config: TrainConfig, engine: Accelerator, folder: Path, run: Progress, joints: int) -> Training:
+def start_training(
+    config: TrainConfig, engine: Accelerator, folder: Path, run: Progress, skeleton: Skeleton
+) -> Training:
     """A run before its first step: weights drawn from the config's seed."""
     torch.manual_seed(config.seed)
     model = build_model(
         config.model,
-        joints=joints,
+        joints=skeleton.joints,
         pretrained=config.pretrained,
         head_channels=config.head_channels,
         backbone_stride=config.backbone_stride,
@@ -75,7 +79,7 @@ def start_training(config: TrainConfig, engine: Accelerator, folder: Path, run: 
     if engine.num_processes > 1:
         torch.manual_seed(config.seed * 100_003 + engine.process_index)  # no process drops out what another does
     totals = torch.zeros(3, dtype=torch.float64, device=engine.device)
-    return Training(config, engine, folder, run, learner, wrapped, optimizer, average, totals)
+    return Training(config, engine, folder, run, learner, wrapped, optimizer, average, totals, skeleton)
 
 
 def save(t: Training) -> None:
@@ -178,10 +182,11 @@ def _as_parameters_lie(optimizer: AcceleratedOptimizer) -> None:
 
 
 def write_weights(t: Training) -> Path:
-    """Writes the network's weights, and those of the loss if it has any, with the settings inside."""
+    """Writes the network's weights, and those of the loss if it has any, with the settings and the skeleton inside."""
     tensors = dict(t.network.state_dict())
     tensors |= {LOSS + name: value for name, value in t.learner.loss.state_dict().items()}
-    notes = {"settings": t.run.settings, "step": t.run.step}  # and no time, so that equal weights have equal names
+    # And no time, so that equal weights have equal names.
+    notes = {"settings": t.run.settings, "step": t.run.step, "skeleton": dataclasses.asdict(t.skeleton)}
     return write_tensors(t.folder, "weights", tensors, notes)
 
 

@@ -6,16 +6,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdm.data.crops import Crop, PersonCrops
 from hdm.data.persons import PersonData
-from hdm.evaluate import localisation_error, mean_pose, pck
+from hdm.evaluate import localisation_error, mean_pose
 from hdm.inference import Predictions, interleave, predict_crops
 from hdm.models import PoseNetwork
 from hdm.pixels import apply_affine, box_affine, inside
-from hdm.protocols import Rescoring, protocol_scores
+from hdm.protocols import Rescoring, has_ap, pixel_scores, protocol_scores
 from hdm.train.config import TrainConfig
 
 
@@ -52,7 +51,8 @@ def validate(
     return found if shares == 1 else interleave(gather_object([found]))
 
 
-# What a run's epochs are compared by: COCO's and MPII's main figure, or what there is of persons that are held out.
+# What a run's epochs are compared by: COCO's and MPII's main figure, or what there is of persons that are held out and
+# of joints without a protocol.
 HEADLINES = ("AP", "PCKh@0.5", "PCK@0.1")
 
 
@@ -68,33 +68,16 @@ def scores(
 
     rescoring: how persons are ranked; by default as the config says.
     """
-    points = (found.predicted, found.joints, found.visible)
-    boxes = box_sides(data, config)
     rescoring = rescoring or Rescoring(config.score, config.score_threshold, config.nms)
     protocol = {}
     if not config.held_out:
         protocol = protocol_scores(data, found, config.input_size, config.convention, rescoring)
-    return {
-        "error_px": found.error_px,
-        "median_error_px": float(localisation_error(*points, reduction="median")),
-        **{f"PCK@{threshold}": pck(*points, boxes, threshold) for threshold in (0.05, 0.1, 0.2)},
-        **protocol,
-    }
+    return {**pixel_scores(data, found, config.input_size, config.convention), **protocol}
 
 
 def rescored(data: PersonData, config: TrainConfig) -> bool:
     """Whether the protocol's scores depend on how persons are ranked."""
-    return data.kind != "mpii" and not config.held_out
-
-
-def box_sides(data: PersonData, config: TrainConfig) -> Float[Tensor, "N"]:
-    """The longer side of each person's box, in crop pixels."""
-    return torch.tensor([_box_side(person.box, config) for person in data.persons])
-
-
-def _box_side(box: tuple[float, float, float, float], config: TrainConfig) -> float:
-    affine = box_affine(box, config.input_size, convention=config.convention)
-    return float(np.hypot(*affine[0, :2]) * max(box[2], box[3]))
+    return has_ap(data) and not config.held_out
 
 
 def mean_pose_error_px(train_data: PersonData, val_data: PersonData, config: TrainConfig) -> float:
