@@ -343,7 +343,8 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
 def machines(runs: pd.DataFrame) -> list[str]:
     """The GPU, or the processor and its cores, of each row of `read_runs`."""
     return [
-        gpu if isinstance(gpu, str) else f"{cpu}, {cores} cores"  # pandas may put NaN for None
+        # pandas puts NaN for None, and 2.0 for 2 beside it
+        gpu if isinstance(gpu, str) else f"{cpu}, {cores:g} cores"
         for gpu, cpu, cores in zip(runs["hardware_gpu"], runs["hardware_cpu"], runs["hardware_cores"], strict=True)
     ]
 

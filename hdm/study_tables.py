@@ -1,4 +1,5 @@
-"""Tables of a study as the book shows them, from its records; a line for each row, under the row's label."""
+"""Tables of a study as the book shows them, from its records; a line for each row, under the row's label, which leads
+to the row's runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +8,7 @@ import pandas as pd
 from hdm.comparison import Choice, compare, epochs_to_reach, measured, summary
 from hdm.evaluate import Comparison, holm
 from hdm.records import read_epochs
+from hdm.run_details import anchor, linked
 from hdm.study import Study
 from hdm.study_figures import row_label
 
@@ -39,7 +41,7 @@ def means_table(table: pd.DataFrame, measures: Mapping[str, str] | Sequence[str]
     by_measure = {name: group.set_index("row")["mean"] for name, group in lines.groupby("measure")}
     means = pd.DataFrame({title: by_measure.get(name, pd.Series(dtype=float)) for name, title in titles.items()})
     means.insert(0, "seeds", done.groupby("row", sort=False)["seed"].count())
-    return _labelled(means)
+    return _labelled(means, done)
 
 
 def differences(table: pd.DataFrame, reference: Choice) -> dict[str, Comparison]:
@@ -76,22 +78,30 @@ def score_table(study: Study, table: pd.DataFrame, measure: str = "AP") -> pd.Da
             decoder = study.runs[runs["name"].iloc[0]].decoder
             means[row] = measured(runs, measure, decoder=decoder, score=score).mean()
         columns[score] = pd.Series(means, dtype=float)
-    return _labelled(pd.DataFrame(columns))
+    return _labelled(pd.DataFrame(columns), done)
 
 
 def speed_table(table: pd.DataFrame, errors_px: Sequence[float]) -> pd.DataFrame:
     """Thousands of persons seen until the error first falls to each value, the mean over the seeds; NaN where a seed
     does not get there."""
     lines = {}
-    for row, runs in table[table["done"]].groupby("row", sort=False):
+    done = table[table["done"]]
+    for row, runs in done.groupby("row", sort=False):
         curves = [read_epochs(folder) for folder in runs["folder"]]
         epochs = [pd.Series([epochs_to_reach(curve, error) for curve in curves]) for error in errors_px]
         thousands = runs["data_train_persons"].iloc[0] / 1000
         lines[row] = [thousands * values.mean(skipna=False) for values in epochs]
-    return _labelled(pd.DataFrame.from_dict(lines, "index", columns=[f"{error:g} px" for error in errors_px]))
+    return _labelled(pd.DataFrame.from_dict(lines, "index", columns=[f"{error:g} px" for error in errors_px]), done)
 
 
-def _labelled(lines: pd.DataFrame) -> pd.DataFrame:
-    """Rows under their labels, in a column of their own."""
-    lines.index = pd.Index([row_label(row) for row in lines.index], name="method")
+def _labelled(lines: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rows under their labels, in a column of their own; with runs, each label leads to its own on the page of runs."""
+    labels = [row_label(row) for row in lines.index]
+    if runs is not None and len(runs):
+        places = runs.drop_duplicates("row").set_index("row")
+        labels = [
+            linked(label, anchor(places.loc[row, "profile"], places.loc[row, "part"], row))
+            for label, row in zip(labels, lines.index, strict=True)
+        ]
+    lines.index = pd.Index(labels, name="method")
     return lines.reset_index()
