@@ -28,9 +28,10 @@ GIB = 1 << 30
 def prepare(profile: str, repository: str, commit: str) -> Path:
     """Makes this session ready for a notebook under a profile, says what it can do, and returns the project's folder.
 
-    Fetches the project's files at a commit, which hold the profiles and the run records that pages show, and makes
-    them the current directory and HDM_ROOT; new records name the commit. Mounts a Google Drive for runs and checkpoints if the reader agrees.
-    Fetches the data set where the profile has one that must be downloaded. What is there already is left alone.
+    Fetches the project's files at a commit, which hold the profiles and the run records that pages show, and makes them
+    HDM_ROOT and the current directory; new records name the commit. Mounts a Google Drive for runs and checkpoints if
+    the reader agrees. Fetches the data set where the profile has one that must be downloaded. What is there already is
+    left alone.
     Raises InputError for an unknown profile and for what can't be fetched.
     """
     root = fetch_project(repository, commit)
