@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -126,6 +127,9 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
         executed = executed_path(name, profile, root)
         wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
     wanted[Path("_config.yml")] = page_config(root)
+    # The page on the package is made from its docstrings (hdm/reference.py).
+    modules = sorted(Path(__file__).parent.rglob("*.py"))
+    wanted[Path(".package")] = sha256(b"".join(path.read_bytes() for path in modules)).hexdigest().encode()
     if any(b"explorable-views" in content for path, content in wanted.items() if path.suffix == ".ipynb"):
         from hdm.explorable import vega_script  # loads more than a book without such figures needs
 

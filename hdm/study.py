@@ -2,17 +2,17 @@
 
 A study is a YAML file:
 
-name: losses                           # its records go to data/runs/losses; by default the file's name
-profile: cpu                           # optional: `data`, `synthetic` and `train` of book/profiles/cpu.yml as the base
-data: coco:${HDM_DATA:-data/coco}      # needed without a profile
-train: { epochs: 10 }                  # settings that all runs share, on top of the profile's
-grid:
-  method:                              # an axis with names, each of several settings
-    gaussian_mse: { loss: gaussian_mse, decoder: quarter }
-    hdm: { loss: hdm, warm_start: 0.4 }
-  seed: [0, 1, 2]                      # an axis that is a setting, with its values
-exclude:                               # optional: cells to leave out, by a value of an axis or a list of them
-  - { method: hdm, seed: [1, 2] }
+    name: losses                           # its records go to data/runs/losses; by default the file's name
+    profile: cpu                           # optional: `data`, `synthetic`, `train` of book/profiles/cpu.yml as the base
+    data: coco:${HDM_DATA:-data/coco}      # needed without a profile
+    train: { epochs: 10 }                  # settings that all runs share, on top of the profile's
+    grid:
+      method:                              # an axis with names, each of several settings
+        gaussian_mse: { loss: gaussian_mse, decoder: quarter }
+        hdm: { loss: hdm, warm_start: 0.4 }
+      seed: [0, 1, 2]                      # an axis that is a setting, with its values
+    exclude:                               # optional: cells to leave out, by a value of an axis or a list of them
+      - { method: hdm, seed: [1, 2] }
 
 Its runs are called `gaussian_mse seed=0`, `gaussian_mse seed=1` and so on: names first, then settings, each in the
 order of the file; the last axis changes fastest. A run is known by the key of its settings and data, so a study that is
@@ -20,15 +20,15 @@ changed, cut or started twice trains only what has no record yet.
 
 A study of several questions has `parts` in the place of `grid` and `exclude`:
 
-profile: cpu
-train: { epochs: 10 }
-parts:
-  main:
-    question: Which loss is better?    # for the reader, as `description` is
-    grid: { loss: [gaussian_mse, hdm], seed: [0, 1, 2] }
-  sigma:
-    train: { loss: gaussian_mse }      # optional, as `data` and `exclude` are: on top of what all parts share
-    grid: { loss_settings: [{}, { sigma: 3.0 }] }
+    profile: cpu
+    train: { epochs: 10 }
+    parts:
+      main:
+        question: Which loss is better?    # for the reader, as `description` is
+        grid: { loss: [gaussian_mse, hdm], seed: [0, 1, 2] }
+      sigma:
+        train: { loss: gaussian_mse }      # optional, as `data` and `exclude` are: on top of what all parts share
+        grid: { loss_settings: [{}, { sigma: 3.0 }] }
 
 Its runs are called `main: loss=gaussian_mse seed=0` and so on; a part without a grid is one run with the part's name.
 What several parts ask for is one run, trained once and named after the first of them: here the first cell of `sigma` is

@@ -118,6 +118,7 @@ MAY_IMPORT = {
     "inference": {"errors", "pixels", "decode", "data", "models", "evaluate"},
     "protocols": {"errors", "pixels", "data", "evaluate", "inference"},
     "published": {"errors", "project"},
+    "reference": set(),
     "export": LOWER | {"files", "assess"},
     "assess": LOWER | {"train", "published"},
     "poses": LOWER | {"files", "figures", "assess"},
