@@ -27,7 +27,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Itera
     shutil.copytree(repository / "tests" / "notebooks", root)
     shutil.copy(repository / "_config.yml", root)
     shutil.copy(repository / "book" / "references.bib", root / "book")
-    shutil.copytree(repository / "book" / "_static", root / "book" / "_static")
+    for folder in ("_static", "_templates"):
+        shutil.copytree(repository / "book" / folder, root / "book" / folder)
     (root / "input.txt").write_text("input")
     (root / "book" / "_toc.yml").write_text(
         "format: jb-book\nroot: index\nchapters: [{file: figure}, {file: report}]\n"
@@ -64,6 +65,14 @@ def test_formulas_are_drawn_without_a_network(html: Path) -> None:
         assert bool(page.select(".math")) == formulas
         assert any("mathjax" in script for script in scripts) == formulas
     assert list(html.glob("_static/mathjax/**/*.woff")), "MathJax without its letters"
+
+
+def test_a_page_loads_its_icons_once_and_mathjax_in_parts(html: Path) -> None:
+    page = BeautifulSoup((html / "figure.html").read_text(), "html.parser")
+    loaded = [part.get("src") or part.get("href") for part in page.select("script[src], link[href]")]
+    assert [address for address in loaded if "fontawesome" in address and "css/all.min.css" in address]
+    assert not [address for address in loaded if re.search("fontawesome.*js|woff|thebe.*js|tex-chtml", address)]
+    assert [address for address in loaded if "mathjax/startup.js" in address]
 
 
 def test_nothing_is_set_twice(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
