@@ -1,5 +1,6 @@
 """Trainings side by side: what each network paints after every epoch, beside the curves of loss and error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,10 @@ def _method(frame: Frame) -> str:
 
 
 def _maps(frame: Frame) -> list[dict[str, Any]]:
-    """A row for each person: the map from 0 to LEVELS, row after row, the annotated joint and the located one."""
-    peaks = frame.maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)
-    levels = (LEVELS * frame.maps.clamp(min=0) / peaks).round().int()
+    """A row for each person: the map, line after line, from 0 at its least value to LEVELS at its largest, the
+    annotated joint and the located one."""
+    lowest, highest = frame.maps.amin((-2, -1), keepdim=True), frame.maps.amax((-2, -1), keepdim=True)
+    levels = (LEVELS * (frame.maps - lowest) / (highest - lowest).clamp(min=1e-12)).round().int()
     return [
         {
             "method": LABELS[_method(frame)],
@@ -107,9 +109,11 @@ def _curve_chart(histories: Mapping[str, pd.DataFrame]) -> Any:
         legend=alt.Legend(title=None, orient="top", columns=2),
     )
     base = alt.Chart(alt.Data(values=rows)).encode(color=colour)
+    final = max(row["at"] for row in rows)
+    ticks = list(range(0, final + 1, max(1, math.ceil(final / 6))))
 
     def curve(field: str, title: str, last: bool) -> Any:
-        axis = alt.Axis(title="epoch" if last else None, labels=last, tickMinStep=1, format="d", grid=False)
+        axis = alt.Axis(title="epoch" if last else None, labels=last, values=ticks, format="d", grid=False)
         x = alt.X("at:Q", axis=axis, scale=alt.Scale(nice=False, padding=6))
         y = alt.Y(f"{field}:Q", axis=alt.Axis(title=None, tickCount=4, minExtent=34, maxExtent=34))
         now = base.transform_filter("datum.at == epoch")
