@@ -46,7 +46,8 @@ class Film:
         images = torch.stack([crop.image for crop in crops]).to(next(model.parameters()).device)
         joints = torch.stack([crop.joints[number] for crop in crops])
         with torch.no_grad():
-            maps = loss.maps(model(model.prepare(images)))[:, [number]].float().cpu()
+            maps = loss.maps(model(model.prepare(images)))  # type: ignore[operator]
+        maps = maps[:, [number]].float().cpu()
         found, _ = decode(maps, config.decoder)
         self.frames.append(Frame(config, epoch, maps[:, 0], joints, found[:, 0]))
 
