@@ -115,7 +115,7 @@ def setup(app: Any) -> dict[str, bool]:
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """The docstring of an object; for a constant, which has none, its value where that is short."""
-    if what == "data" and obj.__doc__ is type(obj).__doc__:
+    if what == "data" and obj.__doc__ == type(obj).__doc__:
         value = ", ".join(map(repr, obj)) if isinstance(obj, tuple | dict) else repr(obj)
         lines[:] = [f"``{value}``" if len(value) <= LONGEST_VALUE else ""]
     else:
