@@ -47,7 +47,8 @@ def test_images_are_there_and_not_blank(visit: Visits, name: str) -> None:
         for image in seen.seen["images"]:
             assert image["width"], f"not loaded: {image['source']}"
             left, top, right, bottom = (round(edge) for edge in image["box"])
-            if right > left and bottom > top and left >= 0:  # not folded away
+            inside = left >= 0 and top >= 0 and bottom <= picture.height
+            if right > left and bottom > top and inside:  # neither folded away nor in a sidebar that is scrolled
                 pixels = np.asarray(picture.crop((left, top, right, bottom)), dtype=float)
                 assert pixels.std(axis=(0, 1)).max() > 1, f"blank in {seen.screenshot.name}: {image['source']}"
 
