@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from hdm.errors import InputError
 from hdm.executions import executed_path, is_current, last_execution
-from hdm.launch import FOLDER, page_config, publish_notebooks
 from hdm.footers import has_figure
+from hdm.launch import FOLDER, page_config, publish_notebooks
 from hdm.notebooks import NotebookError, execute_notebooks
 from hdm.outputs import machine_paths
 from hdm.placeholder import labels, placeholder

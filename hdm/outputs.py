@@ -48,7 +48,7 @@ def with_light_photographs(drawing: str) -> str:
     def lighter(found: re.Match[str]) -> str:
         data = base64.b64decode(found[1])
         picture = Image.open(BytesIO(data)).convert("RGBA")
-        if len(data) < PHOTOGRAPH or picture.getextrema()[3] != (255, 255):
+        if len(data) < PHOTOGRAPH or picture.getchannel("A").getextrema() != (255, 255):
             return found[0]
         stored = BytesIO()
         picture.convert("RGB").save(stored, "jpeg", quality=90, subsampling=0, optimize=True)
