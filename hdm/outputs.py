@@ -58,8 +58,8 @@ def with_light_photographs(drawing: str) -> str:
 
 
 def clean_outputs(notebook: Any, root: Path) -> Any:
-    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets, and
-    drawings that load fast.
+    """Make an executed notebook fit to print, in place: no paths of this machine, no standard error, no widgets,
+    drawings that load fast, and injected parameters no more in sight than the cell that declares them.
 
     Warnings are for the person who runs the book, who has seen them; widgets, which is how progress bars appear in a
     notebook, need a live kernel. What papermill noted of paths and times goes too.
@@ -73,6 +73,13 @@ def clean_outputs(notebook: Any, root: Path) -> Any:
             text = re.sub(pattern, html.escape(name) if markup else name, text)
         return text
 
+    declared: list[str] = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            declared = tags
+        elif "injected-parameters" in tags and "remove-cell" in declared:
+            cell.metadata.tags = [*tags, "remove-cell"]
     for part in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             part.metadata.pop(key, None)

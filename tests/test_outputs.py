@@ -69,3 +69,13 @@ def test_photographs_in_drawings_are_light(tmp_path: Path) -> None:
 def test_a_drawing_without_photographs_is_left_as_it_is() -> None:
     given = drawing_of(np.eye(5))
     assert with_light_photographs(given) == given
+
+
+def test_injected_parameters_are_no_more_in_sight_than_declared_ones(tmp_path: Path) -> None:
+    v4 = nbformat.v4
+    for hidden, expected in ((["parameters"], ["injected-parameters"]),
+                             (["parameters", "remove-cell"], ["injected-parameters", "remove-cell"])):  # fmt: skip
+        declared = v4.new_code_cell("profile = 'quick'", metadata={"tags": hidden})
+        injected = v4.new_code_cell("profile = 'smoke'", metadata={"tags": ["injected-parameters"]})
+        cleaned = clean_outputs(v4.new_notebook(cells=[declared, injected]), tmp_path)
+        assert cleaned.cells[1].metadata.tags == expected
