@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from hdm.outputs import clean_outputs, with_light_photographs, without_machine_paths
+from hdm.outputs import clean_outputs, lean, with_light_photographs, without_machine_paths
 
 
 def test_clean_outputs_drops_widgets_and_mends_drawings(tmp_path: Path) -> None:
@@ -79,3 +79,15 @@ def test_injected_parameters_are_no_more_in_sight_than_declared_ones(tmp_path: P
         injected = v4.new_code_cell("profile = 'smoke'", metadata={"tags": ["injected-parameters"]})
         cleaned = clean_outputs(v4.new_notebook(cells=[declared, injected]), tmp_path)
         assert cleaned.cells[1].metadata.tags == expected
+
+
+def test_a_lean_drawing_is_the_same_drawing() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    drawing = drawing_of(picture, picture)
+    leaner = lean(drawing)
+    assert len(leaner) < 0.9 * len(drawing) and "<metadata>" not in leaner
+    assert re.findall(r"base64,([^\"]+)", leaner) == re.findall(r"base64,([^\"]+)", drawing)
+    assert re.findall(r"<(\w+)", leaner) == re.findall(r"<(\w+)", re.sub(r"(?s)<metadata>.*?</metadata>", "", drawing))
+    numbers = [[float(n) for d in re.findall(r' d="([^"]*)"', one) for n in re.findall(r"-?[\d.]+", d)]
+               for one in (leaner, drawing)]  # fmt: skip
+    assert np.abs(np.subtract(*numbers)).max() < 0.01 and len(numbers[0]) > 100

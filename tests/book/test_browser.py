@@ -13,7 +13,7 @@ from PIL import Image
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 each_page = pytest.mark.parametrize("name", page_names() or ["index"])
 
-HEAVIEST_PAGE = 3 * 2**20  # bytes, with all that the browser loads for it, not compressed
+HEAVIEST_PAGE = 3_000_000  # bytes, with all that the browser loads for it, not compressed
 
 Visits = Callable[[str, int, str], Visit]
 
