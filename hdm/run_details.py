@@ -15,7 +15,7 @@ import yaml
 from hdm.records import commits, machines, read_run, read_runs
 from hdm.study import Study
 
-SCORES = ("error_px", "median_error_px", "PCK@0.05", "PCK@0.1", "AP", "AP75", "PCKh@0.5", "PCKh@0.1")
+SCORES = ("error_px", "AP", "PCKh@0.5")  # in the line that opens a run, where it has them
 
 
 def anchor(profile: str, part: str, row: str) -> str:
@@ -64,6 +64,7 @@ def _runs(runs: pd.DataFrame, commands: list[str]) -> Iterator[str]:
             "data": record["data"]["source"],
             "boxes": record["data"].get("boxes"),
             "minutes": round(record["seconds"] / 60, 1),
+            "results": record["results"],
             "settings": record["settings"],
         }
         text = yaml.safe_dump(facts_of_run, sort_keys=False, default_flow_style=None, width=100)
