@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import itertools
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,8 @@ def test_the_examples_of_the_docstring_are_studies(
 ) -> None:
     monkeypatch.delenv("HDM_DATA", raising=False)
     text = ast.get_docstring(ast.parse((repository / "hdm" / "study.py").read_text())) or ""
-    single, several = (example.partition("\n\nIts runs")[0] for example in text.split(":\n\n")[1:])
+    examples = (example.partition("\n\nIts runs")[0] for example in text.split(":\n\n")[1:])
+    single, several = map(textwrap.dedent, examples)
     assert single.startswith("name: losses") and several.startswith("profile: cpu")
     (tmp_path / "single.yml").write_text(single)
     (tmp_path / "several.yml").write_text("data: coco:x\n" + several)

@@ -62,10 +62,13 @@ document.addEventListener("DOMContentLoaded", () => {
     table.classList.toggle("long", rows > LONG_TABLE);
     if (rows > LONG_TABLE && isPlain(table)) makeSortable(table);
   }
+  // Sphinx sets the parameters of a long signature as a list of definitions without terms.
+  document.querySelectorAll("dt.sig dl").forEach((list) => list.setAttribute("role", "presentation"));
   // Sphinx calls the bibliography a list, whose entries are none.
   document.querySelectorAll(".citation-list, .footnote-list").forEach((list) => list.removeAttribute("role"));
 });
-window.addEventListener("load", () => {
+window.addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise; // formulas have their widths then
   document.querySelectorAll(".cell_output .output, .pst-scrollable-table-container, div.math").forEach(reachByKeyboard);
 });
 
