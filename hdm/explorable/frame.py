@@ -83,8 +83,15 @@ class Explorable:
         """In a notebook that somebody looks at, Altair's own display with its sliders; otherwise, as when the book is
         built, what its pages show."""
         if "JPY_SESSION_NAME" in os.environ or "google.colab" in sys.modules:
-            return _dressed(alt.vconcat(*self.charts), self.sliders)._repr_mimebundle_(include, exclude)
+            return self._together()._repr_mimebundle_(include, exclude)
         return {"text/html": self._repr_html_(), "text/plain": repr(self)}
+
+    def _together(self) -> Any:
+        """The charts as one of Altair's. Sliders are entered last: it can't add them to charts within charts."""
+        spec = _dressed(alt.vconcat(*self.charts), ()).to_dict()
+        parameters: list[Any] = [slider.parameter().param for slider in self.sliders]
+        spec["params"] = [*spec.get("params", []), *(parameter.to_dict() for parameter in parameters)]
+        return alt.Chart.from_dict(spec)
 
     def __repr__(self) -> str:
         return f"Explorable: {self.title}"

@@ -1,5 +1,6 @@
 """Trainings side by side: what is drawn for an epoch, and what is refused."""
 
+import json
 import re
 
 import pandas as pd
@@ -85,3 +86,10 @@ def test_epochs_that_not_all_methods_have_are_left_out():
 def test_frames_that_do_not_do_are_told(given, told):
     with pytest.raises(InputError, match=told):
         trainings_side_by_side(given, histories())
+
+
+def test_in_jupyter_both_charts_follow_one_slider(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "some.ipynb")
+    shown = json.dumps(trainings_side_by_side(frames(), histories())._repr_mimebundle_())
+    assert shown.count("After epoch") == 1 and shown.count("bind") == 1
+    assert "person 1" in shown and "share of the untrained network" in shown
