@@ -245,6 +245,7 @@ def test_hidden_figures_do_not_count(project: Path, tmp_path: Path) -> None:
     assert counts == [1, 1, 0, 0]
 
 
+@pytest.mark.slow
 def test_failed_chapter_does_not_take_the_others_with_it(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

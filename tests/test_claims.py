@@ -270,6 +270,7 @@ def test_no_file(tmp_path: Path) -> None:
         read_claims(tmp_path / "claims.yml")
 
 
+@pytest.mark.slow
 def test_the_book_s_claims_are_sound(repository: Path) -> None:
     """The four claims of the abstract and those of the book; where nothing was run, every verdict says so."""
     tests = read_claims(repository / "data" / "claims.yml")

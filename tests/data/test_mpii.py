@@ -113,7 +113,7 @@ def test_no_directory(tmp_path: Path) -> None:
 # --- the real annotations of the sample ---
 
 
-@pytest.mark.parametrize(("part", "persons"), [("train", 22_246), ("val", 2_958)])
+@pytest.mark.parametrize(("part", "persons"), [pytest.param("train", 22_246, marks=pytest.mark.slow), ("val", 2_958)])
 def test_counts_of_the_sample(sample_data: Path, part: str, persons: int) -> None:
     data = load_persons(f"mpii:{sample_data / 'mpii_mini'}", part, check_images=False)
     assert len(data.persons) == persons

@@ -286,7 +286,7 @@ def test_squared_error_goes_straight_to_its_target(start: tuple[Tensor, Tensor, 
     np.testing.assert_allclose(flow.errors[-1][shown], (joints - joints.round()).norm(dim=-1)[shown])
 
 
-@pytest.mark.parametrize("name", ["hdm", "gaussian_mse", "cross_entropy"])
+@pytest.mark.parametrize("name", [pytest.param("hdm", marks=pytest.mark.slow), "gaussian_mse", "cross_entropy"])
 def test_a_loss_never_rises_and_maps_do_not_depend_on_each_other(
     start: tuple[Tensor, Tensor, Tensor], name: str
 ) -> None:
@@ -304,6 +304,7 @@ def test_a_loss_never_rises_and_maps_do_not_depend_on_each_other(
     assert found.joint_kendall > 0
 
 
+@pytest.mark.slow
 def test_the_path_does_not_depend_on_the_unit_of_the_loss(start: tuple[Tensor, Tensor, Tensor]) -> None:
     maps, joints, visible = start
     loss = make_loss("hdm", reduction="none")

@@ -140,9 +140,8 @@ LIKE_ONE: dict[str, dict[str, Any]] = {
 
 
 @several
-@pytest.mark.parametrize(
-    "case", ["gaussian_mse", *(pytest.param(case, marks=pytest.mark.slow) for case in list(LIKE_ONE)[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LIKE_ONE)
 def test_two_processes_take_the_steps_of_one(tiny: Tiny, uneven_data: str, tmp_path: Path, case: str) -> None:
     """50 steps, each with half of the persons in each process: losses agree within 1e-4 of their size.
 
