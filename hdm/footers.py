@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from hdm.records import provenance
+from hdm.project import checkout_commit
 
 SHOWN_COMMITS = 3
 HIDDEN = {"remove-cell", "remove-output"}  # tags of cells whose outputs are not on the page
@@ -20,8 +20,7 @@ def sign_figures(notebook: Any, profile: str, root: Path) -> Any:
     """Set the line below every figure of an executed notebook, in place."""
     from nbformat.v4 import new_output  # comes with the extra `book`
 
-    made = provenance()
-    page = f"profile {profile}, commit {_short(made)}"
+    page = f"profile {profile}, commit {_short(*checkout_commit(root))}"
     for cell in notebook.cells:
         if cell.cell_type == "code" and has_figure(cell):
             records = cell.metadata.get("hdm", {}).get("records")
@@ -48,11 +47,12 @@ def _origin(records: str, root: Path) -> str:
     else:
         found = sorted((root / records).glob("[!.]*/run.json"))
         name = f"{len(found)} record{'' if len(found) == 1 else 's'} in {records}"
-    commits = sorted({_short(json.loads(path.read_text(encoding="utf-8"))) for path in found})
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    commits = sorted({_short(record["commit"], record["dirty"]) for record in read})
     more = f" and {len(commits) - SHOWN_COMMITS} more" if len(commits) > SHOWN_COMMITS else ""
     plural = "s" if len(commits) > 1 else ""
     return f"{name}, commit{plural} {', '.join(commits[:SHOWN_COMMITS])}{more}" if commits else name
 
 
-def _short(record: dict[str, Any]) -> str:
-    return record["commit"][:8] + (" with changes" if record["dirty"] else "")
+def _short(commit: str, changed: bool) -> str:
+    return (commit[:8] or "unknown") + (" with changes" if changed else "")

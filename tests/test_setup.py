@@ -135,7 +135,7 @@ MAY_IMPORT = {
     "project": {"errors"},
     "executions": {"errors", "files", "project"},
     "outputs": set(),
-    "footers": {"errors", "records"},
+    "footers": {"errors", "project"},
     "notebooks": {"errors", "files", "project", "executions", "outputs", "footers"},
     "placeholder": {"project", "executions", "outputs"},
     "launch": {"project"},
