@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from hdm.data import COCO, MPII, PersonCrops, PersonData, Skeleton, load_persons, with_detections
+from hdm.data.crops import Cache
 from hdm.data.skeletons import skeleton_from
 from hdm.errors import InputError
 from hdm.inference import choose_device, predict_crops
@@ -60,6 +61,12 @@ class Trained:
         known = {skeleton.joints: skeleton for skeleton in (COCO, MPII)}
         names = tuple(f"joint_{number}" for number in range(1, self.joints + 1))
         return self.trained_on or known.get(self.joints) or Skeleton("unknown", names, flip_pairs=(), edges=())
+
+    def crops(self, data: PersonData, cache: Cache | None = None) -> PersonCrops:
+        """The persons of a data set as this network takes them; `cache` as in `PersonCrops`."""
+        return PersonCrops(
+            data, self.input_size, convention=self.convention, heatmap_stride=self.heatmap_stride, cache=cache
+        )
 
 
 def official_network(
@@ -143,10 +150,9 @@ def assess(
     _check_joints(network, data)
     data = _boxes(data, boxes).head(limit)
     where = choose_device(device)
-    crops = PersonCrops(data, network.input_size, convention=network.convention, heatmap_stride=network.heatmap_stride)
     found = predict_crops(
         network.model.to(where),
-        crops,
+        network.crops(data),
         network.loss.to(where),
         decoder=network.decoder,
         flip_test=flip_test,

@@ -10,13 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from hdm.errors import InputError
-from hdm.executions import executed_path, is_current, last_execution
+from hdm.executions import executed_path, is_current, last_execution, package_digests
 from hdm.footers import has_figure
 from hdm.launch import FOLDER, page_config, publish_notebooks
 from hdm.notebooks import NotebookError, execute_notebooks
@@ -128,8 +127,7 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
         wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
     wanted[Path("_config.yml")] = page_config(root)
     # The page on the package is made from its docstrings (hdm/reference.py).
-    modules = sorted(Path(__file__).parent.rglob("*.py"))
-    wanted[Path(".package")] = sha256(b"".join(path.read_bytes() for path in modules)).hexdigest().encode()
+    wanted[Path(".package")] = json.dumps(package_digests()).encode()
     if any(b"explorable-views" in content for path, content in wanted.items() if path.suffix == ".ipynb"):
         from hdm.explorable import vega_script  # loads more than a book without such figures needs
 

@@ -64,7 +64,7 @@ def fingerprint(name: str, profile: str, parameters: dict[str, Any] | None = Non
         "cells": [[c.cell_type, c.source, c.metadata.get("tags", [])] for c in read_notebook(name, root).cells],
         "parameters": parameters or {},
         "profile": [profile, load_profile(profile, root)],
-        "package": _digests(PACKAGE.rglob("*.py"), PACKAGE),
+        "package": package_digests(),
         "versions": [platform.python_version(), version("torch")],
         "inputs": declared_files("inputs", name, profile, root),
     }
@@ -131,6 +131,11 @@ def declared_files(key: str, name: str, profile: str, root: Path) -> list[list]:
                 raise InputError(f"notebook {name!r} declares the input {pattern!r}, but {root} has no such file")
         found.append(_digests(files, root))
     return found
+
+
+def package_digests() -> list[list[str]]:
+    """[path within the package, SHA-256] of each of its sources."""
+    return _digests(PACKAGE.rglob("*.py"), PACKAGE)
 
 
 def _digests(files: Iterable[Path], root: Path) -> list[list[str]]:

@@ -26,9 +26,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hdm.assess import Trained, load_network
-from hdm.data.crops import Crop, PersonCrops
+from hdm.data.crops import Crop
 from hdm.data.frames import Boxes, frames_per_second, is_video, read_frames
-from hdm.data.persons import Person, PersonData
+from hdm.data.persons import Person, PersonData, check_box
 from hdm.data.pictures import block_means, read_picture, reduced_affine, shown_region, warp_into
 from hdm.data.skeletons import Skeleton
 from hdm.errors import InputError
@@ -142,14 +142,7 @@ def predict(
         return Poses(pixels, places, none, none[..., 0], skeleton)
 
     where = choose_device(device)
-    crops = PersonCrops(
-        _people(places, skeleton),
-        trained.input_size,
-        convention=trained.convention,
-        heatmap_stride=trained.heatmap_stride,
-        reduced=True,
-        cache=_AtHand(np.ascontiguousarray(pixels[..., ::-1]), trained.input_size),
-    )
+    at_hand = _AtHand(np.ascontiguousarray(pixels[..., ::-1]), trained.input_size)
     maps: list[Tensor] = []
 
     def keep(raw: Tensor, read: Tensor, batch: Crop) -> None:
@@ -157,7 +150,7 @@ def predict(
 
     found = predict_crops(
         trained.model.to(where),
-        crops,
+        trained.crops(_people(places, skeleton), at_hand),
         trained.loss.to(where),
         decoder=trained.decoder,
         flip_test=flip_test,
@@ -258,8 +251,7 @@ def _checked(boxes: Sequence[Sequence[float]] | Float[ndarray, "N 4"]) -> Float[
     except (TypeError, ValueError):
         raise InputError(f"boxes {boxes!r} are none: give x, y, width, height of each in pixels") from None
     for box in places:
-        if not np.isfinite(box).all() or not (box[2:] > 0).all():
-            raise InputError(f"box {box.tolist()} has no area: give x, y, width > 0, height > 0 in pixels")
+        check_box(box, f"box {box.tolist()}")
     return places
 
 

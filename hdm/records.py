@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import pandas as pd
 import torch
 
 from hdm.errors import InputError
+from hdm.project import checkout_commit
 
 SCHEMA = 2
 READABLE = (1, 2)
@@ -257,11 +257,10 @@ def provenance() -> dict[str, Any]:
 
     Outside of a checkout the commit is what HDM_COMMIT says, as whoever installed the package knows it, or `unknown`.
     """
-    # An installed package may lie within a checkout of something else, such as the .venv of another project.
-    own = bool(_git("ls-files", Path(__file__).name))
+    commit, dirty = checkout_commit(Path(__file__).parents[1])
     return {
-        "commit": _git("rev-parse", "HEAD") if own else os.environ.get("HDM_COMMIT") or "unknown",
-        "dirty": own and bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": commit or os.environ.get("HDM_COMMIT") or "unknown",
+        "dirty": dirty,
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {
             "machine": platform.machine(),
@@ -271,15 +270,6 @@ def provenance() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
-
-
-def _git(*arguments: str) -> str:
-    """Output of git in the checkout that the package lies in; empty where there is no git or no checkout."""
-    try:
-        run = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return run.stdout.strip()
 
 
 def _versions() -> dict[str, str]:

@@ -537,14 +537,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with one commit, in which the package's module seems to lie."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    package = tmp_path / "checkout" / "package"
-    package.mkdir(parents=True)
-    (package / "records.py").write_text("first\n")
-    git(package, "init", "--quiet")
-    git(package, "add", ".")
-    git(package, "commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
-    return package
+    top = tmp_path / "checkout"
+    (top / "hdm").mkdir(parents=True)
+    (top / "hdm" / "records.py").write_text("first\n")
+    git(top, "init", "--quiet")
+    git(top, "add", ".")
+    git(top, "commit", "--quiet", "--message", "first")
+    monkeypatch.setattr(records, "__file__", str(top / "hdm" / "records.py"))
+    return top
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -558,7 +558,7 @@ def test_a_run_knows_its_commit_and_uncommitted_changes(checkout: Path) -> None:
     clean = provenance()
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD")
     assert clean["dirty"] is False
-    (checkout / "records.py").write_text("second\n")
+    (checkout / "hdm" / "records.py").write_text("second\n")
     assert provenance()["dirty"] is True
 
 

@@ -141,7 +141,7 @@ def test_a_changed_docstring_renews_the_page(repository: Path, tmp_path: Path, m
     (root / "book" / "_toc.yml").write_text("root: index\n")
     (root / "book" / "index.md").write_text("# A page\n")
     (package / "module.py").write_text('"""One."""')
-    monkeypatch.setattr("hdm.book.__file__", str(package / "book.py"))
+    monkeypatch.setattr("hdm.executions.PACKAGE", package)
     assert _stage("quick", root, tmp_path / "source") and not _stage("quick", root, tmp_path / "source")
     (package / "module.py").write_text('"""Two."""')
     assert _stage("quick", root, tmp_path / "source")

@@ -18,7 +18,7 @@ from numpy import ndarray
 from hdm.assess import Trained, network_of_run
 from hdm.bench.ideal import NOISE, error_rows, map_rows
 from hdm.bench.rows import Row, row_of
-from hdm.data import PersonCrops, PersonData, load_persons, with_detections
+from hdm.data import PersonData, load_persons, with_detections
 from hdm.inference import Predictions, predict_crops
 from hdm.protocols import Rescoring, protocol_scores
 from hdm.records import BENCHMARKS, now, provenance, write_benchmark
@@ -65,8 +65,7 @@ def _coco_rows(data: PersonData, network: Trained) -> Iterator[Row]:
     """Flip test, decoders, pixels, colours, boxes and scores, with one network."""
 
     def run(used: Trained = network, persons: PersonData = data, flip_test: bool = False) -> Predictions:
-        crops = PersonCrops(persons, used.input_size, convention=used.convention)
-        decoder = used.decoder
+        crops, decoder = used.crops(persons), used.decoder
         return predict_crops(used.model, crops, used.loss, decoder=decoder, flip_test=flip_test, progress=True)
 
     def rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hdm.data.persons import Person, PersonData, check_fields, numbers, read_json
+from hdm.data.persons import Person, PersonData, check_box, check_fields, numbers, read_json
 from hdm.errors import InputError
 from hdm.pixels import centred_box
 
@@ -38,10 +38,7 @@ def with_detections(data: PersonData, path: Path | str, least_score: float = 0.0
         box, score = numbers(entry, "bbox", where), numbers(entry, "score", where)
         if score.shape != () or not np.isfinite(score):
             raise InputError(f"{where} has the score {entry['score']}: give a finite number")
-        if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
-            raise InputError(
-                f"{where} is {entry['bbox']}, which has no area: give x, y, width > 0, height > 0 in pixels"
-            )
+        check_box(box, f"{where} is {entry['bbox']}, which")
         if entry["image_id"] not in data.images:
             raise InputError(
                 f"{where} belongs to image id {entry['image_id']!r}, which {data.annotation_file} does not list: "

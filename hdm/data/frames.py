@@ -9,7 +9,7 @@ import cv2
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from hdm.data.persons import check_fields, numbers, read_json
+from hdm.data.persons import check_box, check_fields, numbers, read_json
 from hdm.data.pictures import read_picture
 from hdm.errors import InputError
 
@@ -83,8 +83,7 @@ class Boxes:
             where = f"box {number} in {path}"
             check_fields(entry, ("image_id", "bbox"), where, "detection results in COCO's format")
             box = numbers(entry, "bbox", where)
-            if box.shape != (4,) or not (box[2:] > 0).all():
-                raise InputError(f"{where} is {entry['bbox']}, which has no area: give x, y, width > 0, height > 0")
+            check_box(box, f"{where} is {entry['bbox']}, which")
             if float(entry.get("score", 1.0)) >= least_score:
                 x, y, width, height = box.tolist()
                 self.boxes.setdefault(str(entry["image_id"]), []).append((x, y, width, height))

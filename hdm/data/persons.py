@@ -133,6 +133,12 @@ def check_fields(entry: Any, fields: Iterable[str], where: str, give: str) -> No
             raise InputError(f"{where} has no {name!r}: give {give}")
 
 
+def check_box(box: Float[ndarray, "*n"], what: str) -> None:
+    """Raises InputError where a box (x, y, width, height) is not made of four finite numbers, or has no area."""
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[2:] > 0).all():
+        raise InputError(f"{what} has no area: give x, y, width > 0, height > 0 in pixels")
+
+
 def numbers(entry: dict, key: str, where: str) -> Float[ndarray, "*n"]:
     """A field as an array. Raises InputError where it is not made of numbers."""
     try:

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdm.data import PersonCrops, PersonData
+from hdm.data import PersonData
 from hdm.data.crops import Crop
 from hdm.decode import decode
 from hdm.errors import InputError
 from hdm.models import PoseNetwork
 from hdm.train.config import TrainConfig
+from hdm.train.reading import make_val_crops
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Film:
         return names.index(self.joint)
 
     def _crops(self, config: TrainConfig, number: int) -> Sequence[Crop]:
-        stride = config.heatmap_stride
-        crops = PersonCrops(self.data, config.input_size, convention=config.convention, heatmap_stride=stride)
+        crops = make_val_crops(self.data, config)
         shown = (index for index in range(len(crops)) if crops.show(index).visible[number])
         chosen = [crops[index] for index, _ in zip(shown, range(self.persons), strict=False)]
         if not chosen:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, OPTIONS
 
 from hdm.explorable import move_the_dot, vega_script
 
@@ -31,26 +30,20 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def open_page(page_file: Path) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, page_file: Path) -> Iterator[Callable[..., Any]]:
     """A function that opens the page in a context with the given options; in the end nothing must have gone wrong."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH and no CHROMIUM in the environment (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
     complaints: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
 
-        def open_page(**options: Any) -> Any:
-            page = browser.new_context(**options).new_page()
-            page.set_default_timeout(60_000)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
-            page.on("request", lambda request: request.url.startswith("http") and complaints.append(request.url))
-            page.goto(page_file.as_uri())
-            return page
+    def open_page(**options: Any) -> Any:
+        page = browser.new_context(**options).new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.on("request", lambda request: request.url.startswith("http") and complaints.append(request.url))
+        page.goto(page_file.as_uri())
+        return page
 
-        yield open_page
-        browser.close()
+    yield open_page
     assert not complaints
 
 

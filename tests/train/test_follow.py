@@ -190,11 +190,12 @@ def test_a_run_is_followed_on_a_gpu_as_on_the_processor(tiny, run):
 
 @pytest.mark.gpu
 def test_the_same_weights_read_the_same_on_a_gpu(tiny, run):
-    """Training adds up rounding; reading does not."""
-    config = tiny(loss="hdm", decoder="local")
+    """Training adds up rounding; reading does not. Peaks are left out: those of a network that has hardly learnt jump
+    from pixel to pixel with the last bits, so only what is read by a mean over the map must agree."""
+    config = tiny(loss="hdm", decoder="integral")
     network, loss = trained_network(run(config))
     crops = PersonCrops(load_persons(config.data, "val").head(4), config.input_size)
     read = [read_maps(network.to(device), crops, loss, config) for device in ("cpu", "cuda")]
-    smooth = [table[table["decoder"].isin(["local", "integral"])]["error_px"].to_numpy() for table, _ in read]
-    assert smooth[1] == pytest.approx(smooth[0], rel=1e-2)
+    means = [table[table["decoder"] == "integral"]["error_px"].to_numpy() for table, _ in read]
+    assert len(means[0]) and means[1] == pytest.approx(means[0], rel=1e-2)
     assert read[1][1]["spread_px"] == pytest.approx(read[0][1]["spread_px"], rel=1e-3)
