@@ -71,6 +71,7 @@ MEASURE_LABELS = {
     "maps_effective_pixels": "effective pixels",
 }
 OTHER = "#666666"  # a row without a colour of its own
+FAR = 8.0  # median distances from the median
 
 
 def row_colour(row: str) -> str:
@@ -95,6 +96,7 @@ def comparison_chart(
 
     lines: of `hdm.comparison.summary`, of one part. measures: by default all that they have; two or three read well.
     reference: a row whose interval is drawn as a grey band across the panel.
+    Rows far from most others (`FAR`) are an arrow at the border with their mean, so that the others can be told apart.
     """
     measures = list(dict.fromkeys(lines["measure"])) if measures is None else list(measures)
     rows = list(dict.fromkeys(lines["row"]))
@@ -103,8 +105,11 @@ def comparison_chart(
     figure, axes = _panels(rows, len(measures))
     for ax, measure in zip(axes, measures, strict=True):
         panel = lines[lines["measure"] == measure].to_dict("records")
-        for line in panel:
+        for line, side in zip(panel, _sides([line["mean"] for line in panel]), strict=True):
             y = rows.index(line["row"])
+            if side:
+                _arrow(ax, line, y, side)
+                continue
             ax.plot(
                 line["values"], [y + 0.3] * line["n"], "o", color=row_colour(line["row"]), alpha=0.35, ms=3.5, mew=0
             )
@@ -152,14 +157,19 @@ def difference_chart(
     """Each row's difference to one row, with its interval, and a line at no difference.
 
     comparisons: row -> of `hdm.comparison.compare`. label: what differs from what, for the axis. better: which side
-    is, `lower` or `higher`. bound: a difference to mark, such as a margin.
+    is, `lower` or `higher`. bound: a difference to mark, such as a margin. Rows far off as in `comparison_chart`.
     """
     rows = list(comparisons)
     if not rows:
         return _no_record()
     figure, (ax,) = _panels(rows, 1, width=6.6)
-    for y, (row, found) in enumerate(comparisons.items()):
-        _dot(ax, {"row": row, "mean": found.difference, "low": found.low, "high": found.high}, y)
+    sides = _sides([found.difference for found in comparisons.values()])
+    for y, ((row, found), side) in enumerate(zip(comparisons.items(), sides, strict=True)):
+        line = {"row": row, "mean": found.difference, "low": found.low, "high": found.high}
+        if side:
+            _arrow(ax, line, y, side)
+        else:
+            _dot(ax, line, y)
     ax.axvline(0, color="#000000", linewidth=1, zorder=1)
     if bound is not None:
         ax.axvline(bound, color="#666666", linewidth=1, linestyle="--", zorder=1)
@@ -196,6 +206,24 @@ def _dot(ax: Axes, line: Mapping[Any, Any], y: float, *, hollow: bool = False) -
     colour = row_colour(line["row"])
     ax.plot([line["low"], line["high"]], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
     ax.plot(line["mean"], y, "o", color=colour, markerfacecolor="white" if hollow else colour, markersize=6.5, zorder=3)
+
+
+def _sides(means: Sequence[float]) -> list[int]:
+    """For each row -1 or 1 where its mean lies far below or above most others', else 0: further from their median than
+    `FAR` times the median distance from it."""
+    away = np.asarray(means) - np.nanmedian(means)
+    usual = np.nanmedian(np.abs(away))
+    far = (np.abs(away) > FAR * usual) & (usual > 0)
+    return (np.sign(np.nan_to_num(away)) * far).astype(int).tolist()
+
+
+def _arrow(ax: Axes, line: Mapping[Any, Any], y: float, side: int) -> None:
+    """A row beyond the border on the right (1) or left (-1), with its mean."""
+    colour, across = row_colour(line["row"]), ax.get_yaxis_transform()
+    place, inwards = (0.985, "right") if side > 0 else (0.015, "left")
+    text = f"{line['mean']:.3g}" if abs(line["mean"]) >= 1e-3 else "0.000"
+    ax.plot(place, y, ">" if side > 0 else "<", color=colour, markersize=6.5, transform=across)
+    ax.text(place - 0.03 * side, y, text, ha=inwards, va="center", fontsize=8.5, transform=across)
 
 
 # --- epochs and decoders

@@ -105,6 +105,24 @@ def test_a_comparison_of_chosen_measures_without_a_reference() -> None:
     assert [line.get_xdata()[0] for line in dots(ax)][:2] == [10, 9] and not ax.patches
 
 
+def test_rows_far_off_are_arrows_with_their_mean() -> None:
+    rows = {"gaussian_dark": 5.4, "ce_bilinear": 5.7, "hdm_warm": 5.8, "recipe": 5.6, "hdm": 12.3, "dsnt": -3.0}
+    lines = pd.DataFrame(
+        [
+            {"row": row, "measure": "error_px", "mean": mean, "low": mean - 1, "high": mean + 1, "n": 1}
+            | {"values": [mean]}
+            for row, mean in rows.items()
+        ]
+    )
+    (ax,) = comparison_chart(lines).axes
+    assert ax.get_xlim()[0] > 4 and ax.get_xlim()[1] < 7, "the others fill the panel"
+    assert [line.get_xdata()[0] for line in dots(ax) if line.get_marker() == "o"] == [5.4, 5.7, 5.8, 5.6]
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("12.3", 4), ("-3", 5)]
+    assert [line.get_marker() for line in ax.lines if line.get_marker() in "<>"] == [">", "<"]
+    same = lines.assign(mean=1.0)
+    assert not comparison_chart(same).axes[0].texts
+
+
 def test_measures_of_consistency_beside_what_noise_brings_about() -> None:
     names = ("kendall", "discordant", "expected", "joint_discordant", "excess_share")
     rows = [(row, seed) for row in ROWS for seed in (0, 1)]
