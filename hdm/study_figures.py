@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from hdm.comparison import summary
 from hdm.evaluate import Comparison
@@ -127,6 +127,7 @@ def consistency_measures(table: pd.DataFrame, *, late: bool = False) -> Figure:
 
     table: of `hdm.comparison.study_runs`, of one part; rows without a followed run are left out.
     late: of the epochs after the longest warm start alone (`hdm.train.follow.LATE`), the same for all rows.
+    Panels hold all means; an interval that is wider than a panel, or than what its measure can be, is cut.
     """
     when = "late_consistency" if late else "consistency"
     shown = [f"{when}_{name}" for name in ("kendall", "discordant", "joint_discordant", "excess_share")]
@@ -145,9 +146,14 @@ def consistency_measures(table: pd.DataFrame, *, late: bool = False) -> Figure:
                 _dot(ax, line, rows.index(line["row"]) + 0.16, hollow=True)
             ax.set_title("filled: observed\nhollow: by noise alone", fontsize=8.5, loc="left")
         ax.set_xlabel(MEASURE_LABELS[measure.removeprefix("late_")])
-        ax.margins(x=0.08)
+        means = np.array([float(dot.get_xdata()[0]) for dot in ax.lines if dot.get_marker() == "o"])
+        least, largest = (-1.0, 1.0) if measure.endswith("kendall") else (0.0, np.inf)
+        room = 0.2 * (float(np.ptp(means)) or 0.1)
+        edge = 0.15 * room  # a dot at the end of what can be is drawn whole
+        ax.set_xlim(max(means.min() - room, least - edge), min(means.max() + room, largest + edge))
         if measure == shown[-1]:
-            ax.xaxis.set_major_formatter(PercentFormatter(1))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+            ax.xaxis.set_major_locator(MaxNLocator(3))
     return figure
 
 
