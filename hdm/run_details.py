@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from hdm.records import commits, machines, read_run, read_runs
+from hdm.comparison import study_runs
+from hdm.records import RUNS, commits, machines, read_run
 from hdm.study import Study
 
 SCORES = ("error_px", "AP", "PCKh@0.5")  # in the line that opens a run, where it has them
@@ -46,10 +47,11 @@ def study_details(study: Study, table: pd.DataFrame, file: Path | str) -> str:
     return "\n".join(lines)
 
 
-def profile_details(profile: str, directory: Path | str = Path("data/runs")) -> str:
-    """The runs of a profile as HTML, oldest first; each was made by the chapter on training."""
-    runs = read_runs(directory, profile)
-    return "\n".join(_runs(runs, [f"hdm book --profile {profile} --only training -p again=true"] * len(runs)))
+def profile_details(profile: Study, directory: Path | str = RUNS) -> str:
+    """The recorded runs of a profile (of `hdm.study.study_of_profile`) as HTML, which the chapter on training made."""
+    table = study_runs(profile, directory)
+    runs = table[table["done"]]
+    return "\n".join(_runs(runs, [f"hdm book --profile {profile.name} --only training -p again=true"] * len(runs)))
 
 
 def _runs(runs: pd.DataFrame, commands: list[str]) -> Iterator[str]:

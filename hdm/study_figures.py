@@ -146,7 +146,7 @@ def consistency_measures(table: pd.DataFrame, *, late: bool = False) -> Figure:
                 _dot(ax, line, rows.index(line["row"]) + 0.16, hollow=True)
             ax.set_title("filled: observed\nhollow: by noise alone", fontsize=8.5, loc="left")
         ax.set_xlabel(MEASURE_LABELS[measure.removeprefix("late_")])
-        means = np.array([float(dot.get_xdata()[0]) for dot in ax.lines if dot.get_marker() == "o"])
+        means = np.concatenate([np.asarray(dot.get_xdata(), float) for dot in ax.lines if dot.get_marker() == "o"])
         least, largest = (-1.0, 1.0) if measure.endswith("kendall") else (0.0, np.inf)
         room = 0.2 * (float(np.ptp(means)) or 0.1)
         edge = 0.15 * room  # a dot at the end of what can be is drawn whole

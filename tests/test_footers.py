@@ -15,9 +15,10 @@ def figure_cell(**metadata: Any) -> Any:
     return new_code_cell("draw()", outputs=[picture], metadata=metadata)
 
 
-def write_record(folder: Path, kind: str, commit: str, dirty: bool = False) -> None:
+def write_record(folder: Path, kind: str, commit: str, dirty: bool = False, loss: str = "hdm") -> None:
     folder.mkdir(parents=True)
-    (folder / f"{kind}.json").write_text(json.dumps({"commit": commit * 8, "dirty": dirty}))
+    record = {"commit": commit * 8, "dirty": dirty, "settings": {"loss": loss, "seed": 0}}
+    (folder / f"{kind}.json").write_text(json.dumps(record))
 
 
 def signed(cell: Any, root: Path) -> str:
@@ -43,6 +44,14 @@ def test_the_profile_of_the_build_may_stand_in_the_name(tmp_path: Path) -> None:
     write_record(tmp_path / "data/runs/smoke/r", "run", "a")
     line = signed(figure_cell(hdm={"records": "data/runs/{profile}"}), tmp_path)
     assert line.startswith("Source: 1 record in data/runs/smoke, commit aaaaaaaa (")
+
+
+def test_of_the_builds_own_runs_the_newest_count(tmp_path: Path) -> None:
+    runs = tmp_path / "data/runs/smoke"
+    for number, (commit, loss) in enumerate([("a", "hdm"), ("b", "dsnt"), ("c", "hdm")]):
+        write_record(runs / f"r{number}", "run", commit, loss=loss)
+    line = signed(figure_cell(hdm={"records": "data/runs/{profile}"}), tmp_path)
+    assert line.startswith("Source: 2 records in data/runs/smoke, commits bbbbbbbb, cccccccc (")
 
 
 def test_of_a_benchmark_the_newest_counts(tmp_path: Path) -> None:
