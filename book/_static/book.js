@@ -51,6 +51,7 @@ function isPlain(table) {
 function reachByKeyboard(box) {
   if (box.scrollWidth > box.clientWidth + 1) {
     box.tabIndex = 0;
+    box.classList.add("scrolls");
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", box.querySelector("table") ? "table, scrolls sideways" : "scrolls sideways");
   }
@@ -69,7 +70,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 window.addEventListener("load", async () => {
   await window.MathJax?.startup?.promise; // formulas have their widths then
-  document.querySelectorAll(".cell_output .output, .pst-scrollable-table-container, div.math").forEach(reachByKeyboard);
+  document.querySelectorAll(".cell_output, .cell_output .output, .pst-scrollable-table-container, div.math").forEach(reachByKeyboard);
 });
 
 // Paper is white: the dark theme's light text would vanish on it.
