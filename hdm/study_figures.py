@@ -59,6 +59,19 @@ ROW_LABELS = {
     "hdm_warm": "HDM, warm start",
     "recipe": "recommended recipe",
 }
+# Variants of a method, all in one grey beside it.
+VARIANT_LABELS = {
+    "nearest": "one demander: the nearest pixel",
+    "dot": "one demander: the dot",
+    "squared": "squared cost",
+    "truncated": "truncated cost",
+    "gaussian_cost": "Gaussian cost",
+    "sinkhorn_wide": "Sinkhorn, wide blur",
+    "cross_entropy_beside": "cross-entropy beside",
+    "warm_start_long": "longer warm start",
+    "expected_dot_warm": "expected cost, warm start",
+    "both_from_the_start": "HDM and cross-entropy at once",
+}
 MEASURE_LABELS = {
     "error_px": "error (crop pixels)",
     "AP": "OKS-AP",
@@ -72,6 +85,7 @@ MEASURE_LABELS = {
 }
 OTHER = "#666666"  # a row without a colour of its own
 FAR = 8.0  # median distances from the median
+NARROWER = 4.0  # how many times narrower a panel must become by leaving the far rows out
 
 
 def row_colour(row: str) -> str:
@@ -83,7 +97,8 @@ def row_label(row: str) -> str:
     """What a row is called on a figure."""
     method, _, rest = row.partition(" ")
     words = [method, *re.split(r" (?=\w+=)", rest)] if method in ROW_LABELS and rest else re.split(r" (?=\w+=)", row)
-    return ", ".join(ROW_LABELS.get(word, word.replace("=", " ", 1).replace("_", " ")) for word in words)
+    names = ROW_LABELS | VARIANT_LABELS
+    return ", ".join(names.get(word, word.replace("=", " ", 1).replace("_", " ")) for word in words)
 
 
 # --- a dot for each row
@@ -105,7 +120,7 @@ def comparison_chart(
     figure, axes = _panels(rows, len(measures))
     for ax, measure in zip(axes, measures, strict=True):
         panel = lines[lines["measure"] == measure].to_dict("records")
-        for line, side in zip(panel, _sides([line["mean"] for line in panel]), strict=True):
+        for line, side in zip(panel, _sides(panel), strict=True):
             y = rows.index(line["row"])
             if side:
                 _arrow(ax, line, y, side)
@@ -169,9 +184,11 @@ def difference_chart(
     if not rows:
         return _no_record()
     figure, (ax,) = _panels(rows, 1, width=6.6)
-    sides = _sides([found.difference for found in comparisons.values()])
-    for y, ((row, found), side) in enumerate(zip(comparisons.items(), sides, strict=True)):
-        line = {"row": row, "mean": found.difference, "low": found.low, "high": found.high}
+    lines = [
+        {"row": row, "mean": found.difference, "low": found.low, "high": found.high}
+        for row, found in comparisons.items()
+    ]
+    for y, (line, side) in enumerate(zip(lines, _sides(lines), strict=True)):
         if side:
             _arrow(ax, line, y, side)
         else:
@@ -214,12 +231,17 @@ def _dot(ax: Axes, line: Mapping[Any, Any], y: float, *, hollow: bool = False) -
     ax.plot(line["mean"], y, "o", color=colour, markerfacecolor="white" if hollow else colour, markersize=6.5, zorder=3)
 
 
-def _sides(means: Sequence[float]) -> list[int]:
+def _sides(lines: Sequence[Mapping[Any, Any]]) -> list[int]:
     """For each row -1 or 1 where its mean lies far below or above most others', else 0: further from their median than
-    `FAR` times the median distance from it."""
-    away = np.asarray(means) - np.nanmedian(means)
+    `FAR` times the median distance from it. None is far where a panel without the far ones would hardly be narrower."""
+    means, low, high = (np.array([line[name] for line in lines], float) for name in ("mean", "low", "high"))
+    away = means - np.nanmedian(means)
     usual = np.nanmedian(np.abs(away))
     far = (np.abs(away) > FAR * usual) & (usual > 0)
+    near = np.concatenate([means[~far], low[~far], high[~far]])
+    span = np.nanmax(near) - np.nanmin(near)
+    if np.nanmax([*near, *means]) - np.nanmin([*near, *means]) < NARROWER * span:
+        far[:] = False
     return (np.sign(np.nan_to_num(away)) * far).astype(int).tolist()
 
 

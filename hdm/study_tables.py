@@ -57,6 +57,18 @@ def differences(table: pd.DataFrame, reference: Choice) -> dict[str, Comparison]
     return {row: compare(table, Choice(reference.part, row, reference.measure), reference) for row in rows}
 
 
+def part_differences(table: pd.DataFrame, first: str, second: str, measure: str) -> dict[str, Comparison]:
+    """What changes from the part `second` to the part `first`, for each row that both have, paired by seed; of rows
+    with two or more seeds in common, and none where one of the parts has no record."""
+    done = table[table["done"]]
+    seeds = {
+        part: {str(row): set(runs["seed"]) for row, runs in done[done["part"] == part].groupby("row", sort=False)}
+        for part in (first, second)
+    }
+    rows = [row for row, own in seeds[first].items() if len(own & seeds[second].get(row, set())) > 1]
+    return {row: compare(table, Choice(first, row, measure), Choice(second, row, measure)) for row in rows}
+
+
 def differences_table(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Differences with their 95 % intervals, effects (Cohen's d of the paired differences) and theirs, p values of the
     paired t test, and the same adjusted for their number (Holm)."""

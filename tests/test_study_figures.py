@@ -77,6 +77,7 @@ def test_every_row_has_a_colour_and_a_name_of_its_own() -> None:
         ("hdm 250_persons lr=0.003", "HDM, 250 persons, lr 0.003", ROW_COLOURS["hdm"]),
         ("hdm loss_settings={'blur': 1.0} lr=0.003", "HDM, loss settings {'blur': 1.0}, lr 0.003", ROW_COLOURS["hdm"]),
         ("batch_size=8", "batch size 8", OTHER),
+        ("dot", "one demander: the dot", OTHER),
         ("another_way", "another way", OTHER),
     ],
 )
@@ -109,7 +110,7 @@ def test_rows_far_off_are_arrows_with_their_mean() -> None:
     rows = {"gaussian_dark": 5.4, "ce_bilinear": 5.7, "hdm_warm": 5.8, "recipe": 5.6, "hdm": 12.3, "dsnt": -3.0}
     lines = pd.DataFrame(
         [
-            {"row": row, "measure": "error_px", "mean": mean, "low": mean - 1, "high": mean + 1, "n": 1}
+            {"row": row, "measure": "error_px", "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 1}
             | {"values": [mean]}
             for row, mean in rows.items()
         ]
@@ -119,8 +120,9 @@ def test_rows_far_off_are_arrows_with_their_mean() -> None:
     assert [line.get_xdata()[0] for line in dots(ax) if line.get_marker() == "o"] == [5.4, 5.7, 5.8, 5.6]
     assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("12.3", 4), ("-3", 5)]
     assert [line.get_marker() for line in ax.lines if line.get_marker() in "<>"] == [">", "<"]
-    same = lines.assign(mean=1.0)
-    assert not comparison_chart(same).axes[0].texts
+    assert not comparison_chart(lines.assign(mean=1.0)).axes[0].texts
+    wide = lines.assign(low=lines["mean"] - 3, high=lines["mean"] + 3)
+    assert not comparison_chart(wide).axes[0].texts, "the panel would stay as wide"
 
 
 def test_measures_of_consistency_beside_what_noise_brings_about() -> None:

@@ -13,6 +13,7 @@ from hdm.study_tables import (
     differences,
     differences_table,
     means_table,
+    part_differences,
     parts_table,
     rates_table,
     score_table,
@@ -99,6 +100,16 @@ def test_no_record_of_the_reference_makes_no_difference(table):
     without = table[table["row"] != "gaussian_dark"]
     found = differences(without, Choice("main", "gaussian_dark", "error_px"))
     assert found == {} and len(differences_table(found)) == 0
+
+
+def test_a_row_against_itself_in_another_part(table):
+    other = table.assign(part="noise", error_px=table["error_px"] + 1 + table["seed"] / 10)
+    other["done"] &= ~((other["row"] == "gaussian_dark") & (other["seed"] > 0))
+    both = pd.concat([table, other], ignore_index=True)
+    found = part_differences(both, "noise", "main", "error_px")
+    assert "gaussian_dark" not in found  # one seed in common
+    assert found["hdm"].difference == pytest.approx(1.1) and found["hdm"].n == 3
+    assert part_differences(table, "noise", "main", "error_px") == {}
 
 
 def test_each_row_is_ranked_with_its_own_decoder(study, table):
