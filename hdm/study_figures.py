@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from hdm.comparison import summary
-from hdm.evaluate import Comparison
+from hdm.evaluate import Comparison, mean_interval
 from hdm.figures import COLOURS
 
 WIDTH = 8.6  # inches, of the page's text
@@ -301,6 +301,39 @@ def _logarithmic(ax: Axes) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_locator(NullLocator())
     ax.tick_params(labelsize=8)
+
+
+def persons_chart(table: pd.DataFrame, methods: Sequence[str], measures: Sequence[str]) -> Figure:
+    """A panel for each measure, and in it a line for each method over the number of training persons, with intervals.
+
+    table: of `hdm.comparison.study_runs`, of parts that differ in the persons trained on. methods: rows, up to the
+    first blank of their names: `hdm_warm` for `hdm_warm 250_persons` too.
+    """
+    named = table[table["done"]].assign(method=lambda runs: runs["row"].str.split(" ").str[0])
+    named = named[named["method"].isin(methods)]
+    if not len(named):
+        return _no_record()
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(WIDTH, 2.7), squeeze=False, layout="constrained", sharex=True
+    )
+    for ax, measure in zip(axes.flat, measures, strict=True):
+        for shift, method in enumerate(methods):
+            sizes = [
+                (persons, *mean_interval(runs[measure].dropna().tolist()))
+                for persons, runs in named[named["method"] == method].groupby("data_train_persons")
+            ]
+            persons, mean, low, high = np.array(sizes, float).reshape(-1, 4).T
+            beside = persons * 1.06 ** (shift - (len(methods) - 1) / 2)  # bars of one size side by side
+            ax.plot(beside, mean, "o-", color=row_colour(method), markersize=5, label=row_label(method))
+            ax.vlines(beside, low, high, color=row_colour(method), linewidth=1.8)
+        ax.set_xscale("log")
+        counts = sorted(named["data_train_persons"].unique())
+        ax.set_xticks(counts, [f"{count:,.0f}" for count in counts])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("training persons")
+        ax.set_title(MEASURE_LABELS.get(measure, measure), fontsize=10)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(methods))
+    return figure
 
 
 def decoder_chart(means: pd.DataFrame, label: str = "error (crop pixels)", *, better: str = "lower") -> Figure:

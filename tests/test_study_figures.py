@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hdm.evaluate import paired_comparison
+from hdm.evaluate import mean_interval, paired_comparison
 from hdm.figures import COLOURS, use_style
 from hdm.study_figures import (
     MEASURE_LABELS,
@@ -23,6 +23,7 @@ from hdm.study_figures import (
     consistency_measures,
     decoder_chart,
     difference_chart,
+    persons_chart,
     row_colour,
     row_label,
 )
@@ -146,6 +147,22 @@ def test_measures_of_consistency_beside_what_noise_brings_about() -> None:
     assert means[2] == pytest.approx([3.05, 4.05]) and means[3] == pytest.approx([4.05, 5.05])
 
 
+def test_methods_over_the_number_of_training_persons() -> None:
+    lines = [
+        ("hdm_warm 250_persons", 0, 9.0, 250), ("hdm_warm 250_persons", 1, 8.0, 250), ("hdm_warm", 0, 6.0, 5000),
+        ("dsnt 250_persons", 0, 7.0, 250), ("hdm_relu", 0, 5.0, 5000),
+    ]  # fmt: skip
+    table = pd.DataFrame(lines, columns=["row", "seed", "error_px", "data_train_persons"]).assign(done=True)
+    figure = persons_chart(table, ["hdm_warm", "dsnt"], ["error_px"])
+    assert fits_the_page(figure)
+    (ax,) = figure.axes
+    assert [list(line.get_ydata()) for line in ax.lines] == [[8.5, 6.0], [7.0]]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["250", "5,000"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["HDM, warm start", "DSNT"]
+    bars = ax.collections[0].get_segments()[0]
+    assert bars[0][1] == pytest.approx(mean_interval([9.0, 8.0])[1])
+
+
 def test_differences_with_their_intervals() -> None:
     comparisons = {"hdm": paired_comparison([1, 2, 4], [2, 2.5, 5]), "dsnt": paired_comparison([3, 4, 6], [2, 2.5, 5])}
     figure = difference_chart(comparisons, "error minus another's", bound=0.5)
@@ -198,9 +215,10 @@ def test_a_figure_of_nothing_says_so() -> None:
     table = pd.DataFrame({"part": [], "row": [], "seed": [], "done": pd.Series([], dtype=bool), "folder": []})
     figures = [
         comparison_chart(nothing),
+        persons_chart(pd.DataFrame({"done": [False], "row": "hdm"}), ["hdm"], ["error_px"]),
         consistency_measures(table),
         difference_chart({}, "error"),
         consistency_chart({}),
         decoder_chart(pd.DataFrame(columns=["argmax"], index=pd.MultiIndex.from_tuples([], names=["part", "row"]))),
     ]
-    assert [figure.texts[0].get_text() for figure in figures] == ["no run of these is recorded yet"] * 5
+    assert [figure.texts[0].get_text() for figure in figures] == ["no run of these is recorded yet"] * len(figures)
