@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from hdm.comparison import study_runs
-from hdm.records import RUNS, commits, machines, read_run
+from hdm.records import commits, machines, read_run
 from hdm.study import Study
 
 SCORES = ("error_px", "AP", "PCKh@0.5")  # in the line that opens a run, where it has them
@@ -47,11 +46,13 @@ def study_details(study: Study, table: pd.DataFrame, file: Path | str) -> str:
     return "\n".join(lines)
 
 
-def profile_details(profile: Study, directory: Path | str = RUNS) -> str:
-    """The recorded runs of a profile (of `hdm.study.study_of_profile`) as HTML, which the chapter on training made."""
-    table = study_runs(profile, directory)
+def profile_details(profile: str, table: pd.DataFrame) -> str:
+    """The recorded runs of a profile as HTML, which the chapter on training made.
+
+    table: of `hdm.comparison.study_runs`, for the profile as a study (`hdm.study.study_of_profile`).
+    """
     runs = table[table["done"]]
-    return "\n".join(_runs(runs, [f"hdm book --profile {profile.name} --only training -p again=true"] * len(runs)))
+    return "\n".join(_runs(runs, [f"hdm book --profile {profile} --only training -p again=true"] * len(runs)))
 
 
 def _runs(runs: pd.DataFrame, commands: list[str]) -> Iterator[str]:

@@ -65,6 +65,6 @@ def test_every_record_is_there_in_full(page: BeautifulSoup) -> None:
 
 
 def test_a_profile_names_the_command_of_its_chapter(runs: Path) -> None:
-    html = profile_details(Study("small", CELLS), runs)
+    html = profile_details("small", study_runs(Study("small", CELLS), runs))
     assert re.findall(r"hdm book [^<\n]*", html) == ["hdm book --profile small --only training -p again=true"] * 2
-    assert profile_details(Study("none", CELLS), runs) == ""
+    assert profile_details("none", study_runs(Study("none", CELLS), runs)) == ""

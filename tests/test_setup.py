@@ -104,7 +104,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "pixels": {"errors"},
     "transport": {"errors", "pixels"},
-    "records": {"errors"},
+    "records": {"errors", "project"},
     "runs": {"errors", "records"},
     "losses": {"errors", "pixels", "transport"},
     "decode": {"errors", "pixels"},
