@@ -50,8 +50,7 @@ def differences(table: pd.DataFrame, reference: Choice) -> dict[str, Comparison]
 
     reference: says the measure too; a decoder or score of it counts for itself alone, the others are read by their own.
     """
-    part = table[(table["part"] == reference.part) & table["done"]]
-    seeds = {str(row): set(runs["seed"]) for row, runs in part.groupby("row", sort=False)}
+    seeds = _seeds(table, reference.part)
     known = seeds.get(reference.row, set())
     rows = [row for row, own in seeds.items() if row != reference.row and len(own & known) > 1]
     return {row: compare(table, Choice(reference.part, row, reference.measure), reference) for row in rows}
@@ -60,13 +59,15 @@ def differences(table: pd.DataFrame, reference: Choice) -> dict[str, Comparison]
 def part_differences(table: pd.DataFrame, first: str, second: str, measure: str) -> dict[str, Comparison]:
     """What changes from the part `second` to the part `first`, for each row that both have, paired by seed; of rows
     with two or more seeds in common, and none where one of the parts has no record."""
-    done = table[table["done"]]
-    seeds = {
-        part: {str(row): set(runs["seed"]) for row, runs in done[done["part"] == part].groupby("row", sort=False)}
-        for part in (first, second)
-    }
-    rows = [row for row, own in seeds[first].items() if len(own & seeds[second].get(row, set())) > 1]
+    others = _seeds(table, second)
+    rows = [row for row, own in _seeds(table, first).items() if len(own & others.get(row, set())) > 1]
     return {row: compare(table, Choice(first, row, measure), Choice(second, row, measure)) for row in rows}
+
+
+def _seeds(table: pd.DataFrame, part: str) -> dict[str, set[int]]:
+    """The recorded seeds of each row of a part, in the order of the table."""
+    done = table[(table["part"] == part) & table["done"]]
+    return {str(row): set(runs["seed"]) for row, runs in done.groupby("row", sort=False)}
 
 
 def differences_table(found: Mapping[str, Comparison]) -> pd.DataFrame:
