@@ -126,7 +126,7 @@ def _stage(profile: str, root: Path, target: Path) -> bool:
         executed = executed_path(name, profile, root)
         wanted[Path(f"{name}.ipynb")] = placeholder(name, profile, root) if name in failed else executed.read_bytes()
     wanted[Path("_config.yml")] = page_config(root)
-    # The page on the package is made from its docstrings (hdm/reference.py).
+    # The pages on the package are made from its docstrings (hdm/reference.py).
     wanted[Path(".package")] = json.dumps(package_digests()).encode()
     if any(b"explorable-views" in content for path, content in wanted.items() if path.suffix == ".ipynb"):
         from hdm.explorable import vega_script  # loads more than a book without such figures needs

@@ -36,7 +36,7 @@ def book_pages(root: Path | None = None) -> list[str]:
     toc = (root or project_root()) / "book" / "_toc.yml"
     pages = [re.sub(r"\.(md|ipynb)$", "", page) for page in _toc_files(_read_yaml(toc))]
     for page in pages:
-        if not any(toc.with_name(f"{page}{ending}").is_file() for ending in (".ipynb", ".md")):
+        if not any((toc.parent / f"{page}{ending}").is_file() for ending in (".ipynb", ".md")):
             raise InputError(f"{toc} lists {page}, but {toc.parent} has neither {page}.ipynb nor {page}.md")
     return pages
 

@@ -1,8 +1,9 @@
-"""The book's page on the package: docstrings as they are written here, turned into what Sphinx reads.
+"""The book's pages on the package: docstrings as they are written here, turned into what Sphinx reads.
 
 A docstring is plain prose. `name: text` at the start of a line explains a parameter, a field or a choice, lines that
 belong to it are indented; a block that is indented throughout is an example or a table; back-quotes hold code. Sphinx
-loads this module as an extension (`_config.yml`) beside `sphinx.ext.autodoc`; the page is `book/package.md`.
+loads this module as an extension (`_config.yml`) beside `sphinx.ext.autodoc`; the pages are `book/package.md` and those
+in `book/package/`.
 """
 
 import re

@@ -58,6 +58,17 @@ def test_pages_come_in_reading_order(project: Path) -> None:
     assert book_notebooks(project) == ["report", "figure", "slow"]
 
 
+def test_pages_may_lie_in_folders(project: Path) -> None:
+    toc = project / "book" / "_toc.yml"
+    toc.write_text("root: index\nchapters:\n  - file: report\n    sections:\n      - file: rooms/first\n")
+    with pytest.raises(InputError, match=r"lists rooms/first, but .* has neither rooms/first.ipynb nor"):
+        book_pages(project)
+    (project / "book" / "rooms").mkdir()
+    (project / "book" / "rooms" / "first.md").write_text("# A room\n")
+    assert book_pages(project) == ["index", "report", "rooms/first"]
+    assert book_notebooks(project) == ["report"]
+
+
 def test_page_without_a_file(project: Path) -> None:
     (project / "book" / "figure.ipynb").unlink()
     with pytest.raises(InputError, match=r"lists figure, but .* has neither figure.ipynb nor figure.md"):

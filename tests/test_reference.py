@@ -17,8 +17,9 @@ from docutils.parsers.rst import roles
 from hdm.book import _stage
 from hdm.reference import _process, inline, to_rst
 
-PAGE = (Path(__file__).resolve().parents[1] / "book" / "package.md").read_text()
-ROOMS = re.findall(r"automodule:: (\S+)", PAGE)
+BOOK = Path(__file__).resolve().parents[1] / "book"
+PAGES = {page: page.read_text() for page in (BOOK / "package.md", *sorted((BOOK / "package").glob("*.md")))}
+ROOMS = re.findall(r"automodule:: (\S+)", "\n".join(PAGES.values()))
 
 for role in ("py:obj", "py:exc", "eq"):  # Sphinx's, which docutils alone does not know
     roles.register_generic_role(role, nodes.literal)
@@ -114,9 +115,18 @@ def test_every_docstring_is_understood(room: str) -> None:
         assert len(shown) >= len(words), f"{name}: something is lost"
 
 
-def test_the_page_has_the_public_rooms() -> None:
+def test_the_pages_have_the_public_rooms_once() -> None:
     rooms = "transport losses decode encode models data evaluate train records poses export study comparison errors"
     assert {f"hdm.{room}" for room in rooms.split()} <= set(ROOMS)
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+def test_the_first_page_leads_to_every_room() -> None:
+    first, *others = PAGES.values()
+    for page, text in zip(list(PAGES)[1:], others, strict=True):
+        [row] = [line for line in first.splitlines() if f"(package/{page.stem})" in line]
+        assert f"[{text.splitlines()[0].removeprefix('# ')}]" in row
+        assert re.findall(r"automodule:: (\S+)", text) == re.findall(r"`(hdm\.\w+)`", row)
 
 
 def test_constants_show_their_values() -> None:
@@ -126,11 +136,12 @@ def test_constants_show_their_values() -> None:
         assert lines == [shown, ""]
 
 
-def test_the_page_has_every_list_of_choices() -> None:
+def test_the_pages_have_every_list_of_choices() -> None:
+    text = "\n".join(PAGES.values())
     for room in ROOMS:
         module = importlib.import_module(room)
         lists = [name for name in getattr(module, "__all__", ()) if isinstance(getattr(module, name), tuple | dict)]
-        assert set(lists) <= set(re.findall(rf"autodata:: {room}\.(\w+)", PAGE))
+        assert set(lists) <= set(re.findall(rf"autodata:: {room}\.(\w+)", text))
 
 
 def test_a_changed_docstring_renews_the_page(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +160,7 @@ def test_a_changed_docstring_renews_the_page(repository: Path, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_sphinx_has_no_complaints(repository: Path, tmp_path: Path) -> None:
-    """The page alone, with the book's own settings; equations and the chapter that it names are stood in for."""
+    """The pages alone, with the book's own settings; equations and the chapter that it names are stood in for."""
     labels = sorted(
         {label for path in (repository / "hdm").rglob("*.py") for label in re.findall(r"eq-\w[\w-]*", path.read_text())}
     )
@@ -160,13 +171,20 @@ def test_sphinx_has_no_complaints(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "conf.py").write_text("\n".join(f"{name} = {value!r}" for name, value in chosen.items()))
     equations = "\n\n".join(f"$$ x $$ ({label})" for label in labels)
     (tmp_path / "notation.md").write_text(f"---\norphan: true\n---\n# Notation\n\n{equations}\n")
-    (tmp_path / "package.md").write_text(PAGE)
+    contents = "\n".join(f"package/{page.stem}" for page in list(PAGES)[1:])
+    for page, text in PAGES.items():
+        copy = tmp_path / page.relative_to(BOOK)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(text)
+    with (tmp_path / "package.md").open("a") as first:
+        first.write(f"\n```{{toctree}}\n{contents}\n```\n")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", str(tmp_path), str(tmp_path / "out")]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    page = (tmp_path / "out" / "package.html").read_text()
+    pages = [path.read_text() for path in sorted((tmp_path / "out").glob("package*/**/*.html"))]
+    page = "\n".join(pages)
     for name in ("hdm.losses.HDMLoss", "hdm.transport.heatmap_emd", "hdm.poses.predict", "hdm.decode.DECODERS"):
         assert f'id="{name}"' in page
     assert "Built-in immutable sequence" not in page, "constants show their values"
     assert "Define the computation performed at every call" not in page, "PyTorch's words, not ours"
-    assert len(page) < 3e6
+    assert len(pages) == len(PAGES) - 1 and max(map(len, pages)) < 1e6

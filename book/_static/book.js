@@ -63,6 +63,10 @@ document.addEventListener("DOMContentLoaded", () => {
     table.classList.toggle("long", rows > LONG_TABLE);
     if (rows > LONG_TABLE && isPlain(table)) makeSortable(table);
   }
+  // The arrow beside a page that has pages below it is a picture without a name.
+  for (const page of document.querySelectorAll(".bd-links li.has-children")) {
+    page.querySelector("summary")?.setAttribute("aria-label", `pages below ${page.querySelector("a").textContent}`);
+  }
   // Sphinx sets the parameters of a long signature as a list of definitions without terms.
   document.querySelectorAll("dt.sig dl").forEach((list) => list.setAttribute("role", "presentation"));
   // Sphinx calls the bibliography a list, whose entries are none.

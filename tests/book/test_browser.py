@@ -13,7 +13,7 @@ from PIL import Image
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 each_page = pytest.mark.parametrize("name", page_names() or ["index"])
 
-Image.MAX_IMAGE_PIXELS = None  # the page on the package is long
+Image.MAX_IMAGE_PIXELS = None  # some pages are long
 HEAVIEST_PAGE = 3_000_000  # bytes, with all that the browser loads for it, not compressed
 
 Visits = Callable[[str, int, str], Visit]

@@ -69,7 +69,7 @@ def test_no_path_of_a_machine_is_written(notebook: dict[str, Any]) -> None:
 
 def test_citations_are_in_the_bibliography() -> None:
     known = set(re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
-    texts = [path.read_text(encoding="utf-8") for path in (*BOOK.glob("*.md"), *BOOK.glob("*.ipynb"))]
+    texts = [path.read_text(encoding="utf-8") for path in (*BOOK.rglob("*.md"), *BOOK.glob("*.ipynb"))]
     cited = {
         key.strip()
         for text in texts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BOOK = Path(__file__).parents[2] / "book"
-SOURCES = sorted([*BOOK.glob("*.md"), *BOOK.glob("*.ipynb")])
+SOURCES = sorted([*BOOK.rglob("*.md"), *BOOK.glob("*.ipynb")])
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 
 NUMBER = r"\d[\d,]*(?:\.\d+)?"
