@@ -36,8 +36,9 @@ book: $(STAMP) ## run the notebooks, build the HTML, print the page to open
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab $(LAB_OPTIONS) book
 
+# Two processes with a thread each: more threads than cores would wait for one another.
 test: $(STAMP) ## fast tests; at least 90 % of the package's lines must be covered
-	$(BIN)/python -m pytest --cov=hdm --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=hdm --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-slow: $(STAMP) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow --timeout=900

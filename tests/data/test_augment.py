@@ -264,7 +264,7 @@ def test_views_are_distributed_as_those_of_the_official_code() -> None:
         ({"upper": "rand"}, {"upper half"}),
         ({"half_size": 1.25}, {"half's width"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else " and ".join(sorted(value)),
 )
 def test_another_recipe_would_be_noticed(changes: dict, seen: set[str]) -> None:
     assert differences(ours(), official(**changes)) >= seen
